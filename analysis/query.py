@@ -1,0 +1,78 @@
+"""One question in SQL, its answer in a form for people, programs or files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rna_ray.analysis import render
+from rna_ray.errors import QueryError, unknown
+
+_READS = ("SELECT", "EXPLAIN", "MULTI")  # MULTI: a PIVOT, which first looks up the values that become columns
+
+
+def run(connection: duckdb.DuckDBPyConnection, sql: str, *, format: str = "table", out: BinaryIO | None = None) -> None:
+    """Write the answer to one reading SQL statement to a binary stream (stdout); QueryError where there is none.
+
+    json is a list of objects; numbers that JSON lacks (NaN, infinities) are null there.
+    """
+    if format not in FORMATS:
+        raise QueryError(unknown("format", format, FORMATS))
+    out = sys.stdout.buffer if out is None else out
+    if format == "parquet" and out.isatty():
+        raise QueryError("parquet is not for a terminal: send it to a file, as in > answer.parquet")
+    out.write(FORMATS[format](answer(connection, sql)))
+    out.flush()
+
+
+def answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+    """Return the answer to one reading SQL statement, its columns with distinct names."""
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise QueryError(f"a query is one statement, here are {len(statements)}")
+        if (kind := statements[0].type.name) not in _READS:
+            raise QueryError(f"a query only reads, {kind} does not: use SELECT, DESCRIBE or EXPLAIN")
+        relation = connection.sql(sql, params=dict(parameters) if parameters else None)
+        return _distinct(relation.to_arrow_table())
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise QueryError(f"the query failed: {_sentence(error)}") from error
+
+
+def _distinct(table: pa.Table) -> pa.Table:
+    """Return the table with repeated column names numbered, as in a join's two unit ids."""
+    seen: dict[str, int] = {}
+    names = []
+    for name in table.column_names:
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return table.rename_columns(names)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message without the drawing of the query below it."""
+    return " ".join(str(error).split("\n\nLINE ")[0].split())
+
+
+def _grid(table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    rows = render.plain_values(table.to_pylist())
+    return table.column_names, [[render.shown(value) for value in row.values()] for row in rows]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
+    "table": lambda table: render.text(*_grid(table)).encode(),
+    "csv": lambda table: render.csv_text(table.column_names, table.to_pylist()).encode(),
+    "json": lambda table: render.json_text(table.to_pylist()).encode(),
+    "parquet": _parquet,
+}

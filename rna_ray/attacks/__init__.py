@@ -1,0 +1,1 @@
+"""What attacks a network: our own attacks, and adapters to torchattacks and pyautoattack."""

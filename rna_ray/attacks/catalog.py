@@ -1,0 +1,247 @@
+"""The attacks that a sweep can name, described without torch: their options, their bounds, their cost.
+
+Defaults are the RNA paper's settings (Section 5.1). A new attack is one record here and its code beside this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from rna_ray.errors import SweepError, unknown
+
+Value = bool | int | float | str
+Passes = Callable[[Mapping[str, Value], int], float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """A setting of an attack; its type is its default's, a float takes whole numbers too."""
+
+    name: str
+    default: Value
+    about: str
+    choices: tuple[str, ...] = ()
+    minimum: float = 0.0
+    above: bool = True  # whether the minimum itself is out
+    maximum: float = math.inf
+
+    def check(self, given: object) -> Value:
+        """Return the value in this option's type; a wrong type or a value out of range is a SweepError."""
+        if isinstance(self.default, bool):
+            return self._require(isinstance(given, bool), given)
+        if isinstance(self.default, str):
+            return self._require(given in self.choices, given)
+        number = isinstance(given, int if isinstance(self.default, int) else int | float)
+        self._require(number and not isinstance(given, bool) and self._inside(given), given)
+        return type(self.default)(given)  # type: ignore[call-overload]
+
+    @property
+    def allowed(self) -> str:
+        """The values that this option takes, in words."""
+        if isinstance(self.default, bool):
+            return "true or false"
+        if self.choices:
+            return " or ".join(self.choices)
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        least = f"{'above' if self.above else 'from'} {self.minimum:g}"
+        return f"{kind} {least}" + ("" if math.isinf(self.maximum) else f" up to {self.maximum:g}")
+
+    def _inside(self, number: object) -> bool:
+        assert isinstance(number, int | float)
+        low = number > self.minimum if self.above else number >= self.minimum
+        return low and number <= self.maximum and math.isfinite(number)
+
+    def _require(self, holds: bool, given: object) -> Value:
+        if not holds:
+            raise SweepError(f"{self.name}: {given!r} is not {self.allowed}")
+        return given  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack:
+    """An attack that a sweep can name."""
+
+    name: str
+    about: str
+    options: tuple[Option, ...]
+    bounded: bool  # whether it stays in an ε ball; the others look for the smallest perturbation
+    adaptive: bool = True  # whether it looks at the network, so that what it knows of the path matters
+    library: Literal["own", "torchattacks", "pyautoattack"]  # whose code draws the attack's random numbers
+    label: str  # how tables call it, from its options
+    passes: Passes  # estimated forward-backward passes for one example, from its settings and the number of classes
+
+    def settings(self, given: Mapping[str, object]) -> dict[str, Value]:
+        """Return all of the attack's settings, defaults filled in.
+
+        Raises SweepError for an option that the attack does not have, and for a value that it cannot take.
+        """
+        options = {option.name: option for option in self.options}
+        for name in given:
+            if name not in options:
+                raise SweepError(f"{name}: " + unknown(f"option of attack {self.name}:", name, options))
+        return {name: option.check(given.get(name, option.default)) for name, option in options.items()}
+
+
+def find(name: str) -> Attack:
+    """Return an attack's record; an unknown name is a SweepError that lists those that exist."""
+    if name not in ATTACKS:
+        raise SweepError(unknown("attack", name, ATTACKS))
+    return ATTACKS[name]
+
+
+THREAT = Option(name="threat", default="linf", choices=("linf", "l2"), about="The norm of the ball around the image.")
+LINF = dataclasses.replace(THREAT, choices=("linf",))
+EPS = Option(name="eps_255", default=8.0, maximum=255.0, about="The ball's radius, in 255ths of the pixel range.")
+STEP = Option(name="step_255", default=2.0, maximum=255.0, about="A step's length, in 255ths of the pixel range.")
+RANDOM_START = Option(name="random_start", default=True, about="Whether to start anywhere in the ball.")
+
+
+def _steps(default: int) -> Option:
+    return Option(name="steps", default=default, about="The number of steps.")
+
+
+def _number(settings: Mapping[str, Value], name: str) -> float:
+    return float(settings[name])
+
+
+def _each_step(settings: Mapping[str, Value], classes: int) -> float:
+    return _number(settings, "steps")
+
+
+def _queries(settings: Mapping[str, Value], classes: int) -> float:
+    return _number(settings, "queries") / 3  # a query is a forward pass: a third of forward and backward
+
+
+def _autoattack(settings: Mapping[str, Value], classes: int) -> float:
+    """Return the passes of an example that withstands everything, the most it can cost.
+
+    `standard`: APGD-CE, targeted APGD and targeted FAB of 100 steps, then 5,000 queries of Square; `rand`: APGD on two
+    losses, each step averaged over 20 draws (Croce & Hein 2020).
+    """
+    targets = min(9, classes - 1)
+    return 100 + 100 * targets + 200 * targets + 5000 / 3 if settings["version"] == "standard" else 2 * 100 * 20
+
+
+_RECORDS = (
+    Attack(
+        name="natural",
+        about="No attack: the image as it is.",
+        options=(),
+        bounded=True,
+        adaptive=False,
+        library="own",
+        label="natural",
+        passes=lambda settings, classes: 0,
+    ),
+    Attack(
+        name="noise",
+        about="A random point of the ball, which any attack must beat.",
+        options=(
+            Option(
+                name="kind",
+                default="uniform",
+                choices=("uniform", "gaussian"),
+                about="How the point is drawn: uniformly, or from a Gaussian clipped to the ball.",
+            ),
+            THREAT,
+            EPS,
+        ),
+        bounded=True,
+        adaptive=False,
+        library="own",
+        label="noise-{kind}",
+        passes=lambda settings, classes: 0,
+    ),
+    Attack(
+        name="fgsm",
+        about="One step to the ball's surface along the gradient (Goodfellow et al. 2015).",
+        options=(THREAT, EPS),
+        bounded=True,
+        library="own",
+        label="fgsm",
+        passes=lambda settings, classes: 1,
+    ),
+    Attack(
+        name="pgd",
+        about="Projected gradient descent (Madry et al. 2018).",
+        options=(THREAT, EPS, STEP, _steps(20), RANDOM_START),
+        bounded=True,
+        library="own",
+        label="pgd-{steps}",
+        passes=_each_step,
+    ),
+    Attack(
+        name="mifgsm",
+        about="Iterated FGSM with momentum (Dong et al. 2018).",
+        options=(
+            LINF,
+            EPS,
+            STEP,
+            _steps(5),
+            Option(name="decay", default=1.0, above=False, about="How much of the last steps' direction is kept."),
+        ),
+        bounded=True,
+        library="own",
+        label="mifgsm-{steps}",
+        passes=_each_step,
+    ),
+    Attack(
+        name="cw",
+        about="The smallest l2 perturbation by optimisation (Carlini & Wagner 2017), unbounded.",
+        options=(
+            Option(name="c", default=1e-4, about="The weight of misclassification against the perturbation's size."),
+            Option(name="kappa", default=0.0, above=False, about="The margin by which the wrong class must win."),
+            _steps(1000),
+            Option(name="lr", default=0.01, about="The learning rate of the optimisation."),
+        ),
+        bounded=False,
+        library="torchattacks",
+        label="cw-{steps}",
+        passes=_each_step,
+    ),
+    Attack(
+        name="deepfool",
+        about="The smallest l2 perturbation by linearising the classes' borders (Moosavi-Dezfooli 2016), unbounded.",
+        options=(
+            _steps(50),
+            Option(name="overshoot", default=0.02, above=False, about="How far to go beyond the border: a fraction."),
+        ),
+        bounded=False,
+        library="torchattacks",
+        label="deepfool-{steps}",
+        # A step takes a backward pass for each class; most examples cross a border within about five steps.
+        passes=lambda settings, classes: min(5.0, _number(settings, "steps")) * (1 + 2 * classes) / 3,
+    ),
+    Attack(
+        name="autoattack",
+        about="The ensemble of APGD, FAB and Square (Croce & Hein 2020).",
+        options=(
+            Option(
+                name="version",
+                default="standard",
+                choices=("standard", "rand"),
+                about="Which ensemble: the standard one, or the one for randomised defences.",
+            ),
+            THREAT,
+            EPS,
+        ),
+        bounded=True,
+        library="pyautoattack",
+        label="autoattack-{version}",
+        passes=_autoattack,
+    ),
+    Attack(
+        name="square",
+        about="Random squares, kept where they raise the loss: needs no gradient (Andriushchenko et al. 2020).",
+        options=(THREAT, EPS, Option(name="queries", default=5000, about="The most forward passes to spend.")),
+        bounded=True,
+        library="pyautoattack",
+        label="square-{queries}",
+        passes=_queries,
+    ),
+)
+ATTACKS: dict[str, Attack] = {record.name: record for record in _RECORDS}
+assert len(ATTACKS) == len(_RECORDS), "two attacks share a name"

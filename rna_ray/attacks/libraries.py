@@ -1,0 +1,147 @@
+"""Adapters: attacks of torchattacks and pyautoattack on a defence that draws paths.
+
+The libraries see a module without parameters or mode, so that they can neither switch the network's mode (torchattacks
+decides by the substring "BatchNorm") nor fill its gradients. They reseed torch's global generator; it is put back after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Iterator
+from typing import Literal, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from rna_ray.attacks.base import Attack, Ball, Victim
+
+
+@final
+class View(nn.Module):
+    """A victim as an attack library calls it: images in, logits under the attacker's knowledge out."""
+
+    def __init__(self, victim: Victim, device: torch.device) -> None:
+        super().__init__()
+        self._victim = victim
+        # torchattacks takes the device from the first parameter.
+        self.place = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._victim.logits(x)
+
+
+@contextlib.contextmanager
+def own_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators inside the block, and leave them as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+class TorchAttack(Attack):
+    """An attack of torchattacks that looks for the smallest perturbation: unbounded, its distortion is the result."""
+
+    def __init__(self, name: Literal["CW", "DeepFool"], **options: float) -> None:
+        super().__init__(Ball("none"))
+        self.name, self.options = name, options
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        import torchattacks
+
+        with own_generators(victim.random.seed("attack/library")), torch.enable_grad():
+            attack = getattr(torchattacks, self.name)(View(victim, x.device), **self.options)
+            return self._finite(attack(x, y), x)
+
+    @staticmethod
+    def _finite(x_adv: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the image itself where a library divided by a zero gradient: it found no perturbation there."""
+        lost = ~torch.isfinite(x_adv).flatten(1).all(1)
+        return torch.where(lost.view(-1, 1, 1, 1), x, x_adv)
+
+
+class _Flags(logging.Handler):
+    """Collects what AutoAttack's checks write to its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+class AutoAttack(Attack):
+    """AutoAttack, standard or rand (Croce & Hein 2020). Its images are kept, its verdict is not: the base judges.
+
+    It attacks again only the examples that one draw did not misclassify, so rows change places: its victims share one
+    path a shard.
+    """
+
+    def __init__(self, ball: Ball, version: Literal["standard", "rand"]) -> None:
+        super().__init__(ball)
+        self.version = version
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        import pyautoattack
+
+        seed = victim.random.seed("attack/library")
+        with own_generators(seed), self._watched():
+            attack = pyautoattack.AutoAttack(
+                View(victim, x.device), norm="Linf" if self.ball.threat == "linf" else "L2", eps=self.ball.eps,
+                seed=seed, device=x.device, version=self.version,
+            )
+            self._fit_classes(attack, victim.logits(x[:1]).shape[1])
+            return attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
+
+    @staticmethod
+    def _fit_classes(attack: object, classes: int) -> None:
+        """Attack no more targets than there are wrong classes: the library indexes past the end."""
+        for name in ("apgd_targeted", "fab"):
+            part = getattr(attack, name)
+            part.n_target_classes = min(part.n_target_classes, classes - 1)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Turn what the library's checks log into flags, without letting it reach the user's terminal."""
+        logger, handler = logging.getLogger("auto-attack"), _Flags()
+        before = logger.level, logger.propagate
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = before
+            said = [*self.flags.get("autoattack", []), *handler.messages]  # type: ignore[misc]
+            if said:
+                self.flags["autoattack"] = sorted(set(said))
+
+
+class Square(Attack):
+    """Square Attack (Andriushchenko et al. 2020) from pyautoattack: needs no gradient."""
+
+    def __init__(self, ball: Ball, queries: int) -> None:
+        super().__init__(ball)
+        self.queries = queries
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        from pyautoattack.square import SquareAttack
+
+        seed = victim.random.seed("attack/library")
+        with own_generators(seed), torch.no_grad():
+            attack = SquareAttack(
+                View(victim, x.device), norm="Linf" if self.ball.threat == "linf" else "L2", eps=self.ball.eps,
+                n_queries=self.queries, n_restarts=1, p_init=0.8, seed=seed, device=x.device, resc_schedule=False,
+            )
+            return attack.perturb(x, y)

@@ -1,0 +1,75 @@
+"""Every error that rna-ray raises on purpose.
+
+    RnaRayError
+    ├── UserError             a mistake in what was given: one sentence, exit status 2, nothing started or written
+    │   ├── SweepError        a sweep file or an override (`--set`)
+    │   ├── SpaceError        a norm space that does not parse, or does not fit a network
+    │   ├── DataError         a data set that is missing, damaged or unknown
+    │   ├── StoreError        a store that cannot be opened, read or written
+    │   ├── CheckpointError   weights that are damaged or do not fit their network
+    │   ├── QueryError        SQL or a table name that cannot be answered
+    │   └── ResourceError     CPUs or GPUs that the cluster does not have
+    └── UnitError             a unit that cannot give a result; recorded, the others go on
+        └── AttackError       an attack that left its ball, or broke its contract
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RnaRayError(Exception):
+    """The root: catches everything that rna-ray raises on purpose."""
+
+
+class UserError(RnaRayError):
+    """A mistake in what was given; its message is the one sentence that the user reads."""
+
+
+class SweepError(UserError):
+    """A sweep file, or an override of it, that cannot be used."""
+
+
+class SpaceError(UserError):
+    """A norm space that does not parse, or does not fit a layer of the network."""
+
+
+class DataError(UserError):
+    """A data set that is missing, damaged or unknown."""
+
+
+class StoreError(UserError):
+    """A store that cannot be opened, read or written."""
+
+
+class CheckpointError(UserError):
+    """Weights that are missing, damaged, or do not fit their network."""
+
+
+class QueryError(UserError):
+    """SQL or a table name that cannot be answered from the store."""
+
+
+class ResourceError(UserError):
+    """CPUs or GPUs asked for that the cluster does not have."""
+
+
+class UnitError(RnaRayError):
+    """A unit that cannot give a result: recorded as failed, the others go on."""
+
+
+class AttackError(UnitError):
+    """An attack that left its ball or returned what is not an image."""
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """Return the sentence for an unknown name: the nearest known one first, then all of them.
+
+    >>> unknown("attack", "pdg", ["fgsm", "pgd"])
+    "unknown attack 'pdg'; did you mean 'pgd'? Known: fgsm, pgd"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown {what} {given!r}{hint} Known: {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""How a network is judged: what the attacker knows of its randomness, and what the defender answers."""

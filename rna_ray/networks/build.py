@@ -1,0 +1,57 @@
+"""Build the network that a unit's settings name, its input normalisation inside it, so that attacks live in [0, 1]."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from rna_ray.networks import describe
+from rna_ray.networks.norms import Norm
+from rna_ray.networks.paths import PathSpace, path_space
+from rna_ray.networks.spaces import parse
+
+
+@final
+class Network(nn.Module):
+    """A body behind its input normalisation: images (N, C, H, W) in [0, 1] → logits (N, classes)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.body, self.paths = body, paths
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body((x - self.mean) / self.std)
+
+
+def build(
+    settings: Mapping[str, Any], *, shape: tuple[int, int, int], classes: int, mean: Sequence[float],
+    std: Sequence[float], seed: int,
+) -> Network:
+    """Return the network of a train unit's `network` settings, initialised from a seed of its own.
+
+    The global generator, from which torch's initialisers draw, is left as it was.
+    """
+    name, width = settings["name"], settings["width"]
+    description = describe.describe(name, width=width, image_shape=shape, classes=classes)
+    layers, space = {layer.name: layer for layer in description.layers}, parse(settings["norm"])
+
+    def norm(layer: str, channels: int) -> Norm:
+        return Norm(channels, space.at(layers[layer]), name=layer)
+
+    module, function = describe.network(name).build.split(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = getattr(importlib.import_module(module), function)(
+            norm, width=width, channels=shape[0], classes=classes
+        )
+    paths = path_space(space, description.layers, layer_based=settings["layer_based"])
+    return Network(body, paths, mean=mean, std=std)

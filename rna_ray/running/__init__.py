@@ -1,0 +1,1 @@
+"""Doing what a plan asks for: in this process, or on Ray."""

@@ -1,0 +1,257 @@
+"""Do one unit in this process: read what it needs, compute, commit its rows. The same code inline and on Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+import platform
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rna_ray import data
+from rna_ray.attacks.expectation import Forward
+from rna_ray.data import Dataset, Split
+from rna_ray.evaluation.evaluate import evaluate
+from rna_ray.evaluation.knowledge import Knowledge
+from rna_ray.networks.build import Network, build
+from rna_ray.randomness import Randomness
+from rna_ray.running.provenance import provenance
+from rna_ray.store import Store, open_store
+from rna_ray.store.records import RECORDS, from_rows
+from rna_ray.sweep.units import Unit, canonical
+from rna_ray.training.checkpoint import Checkpoints, load_into
+from rna_ray.training.fit import Fitted, fit
+
+log = logging.getLogger(__name__)
+Report = Callable[[dict[str, Any]], None]
+NETWORKS_KEPT = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A unit to do, and what it needs to run that does not count towards its id."""
+
+    unit: Unit
+    store: str
+    root: str | None
+    download: bool
+    threads: int
+    device: str
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a unit ended."""
+
+    unit_id: str
+    kind: str
+    state: Literal["done", "failed"]
+    seconds: float
+    error: str = ""
+
+
+def perform(job: Job, report: Report = lambda row: None) -> Done:
+    """Do a unit and commit its rows; an error is recorded in the store as a failure and does not leave this function.
+
+    A unit that the store holds already is left alone. `report` gets each epoch's row of a training.
+    """
+    unit, store, started = job.unit, open_store(job.store), time.perf_counter()
+    try:
+        if unit.id not in store.done(RECORDS[unit.kind]):
+            torch.set_num_threads(job.threads)
+            {"train": _train, "evaluate": _evaluate}[unit.kind](job, store, report)
+    except Exception as error:
+        _record_failure(store, job, error)
+        seconds = time.perf_counter() - started
+        return Done(unit_id=unit.id, kind=unit.kind, state="failed", seconds=seconds, error=sentence(error))
+    return Done(unit_id=unit.id, kind=unit.kind, state="done", seconds=time.perf_counter() - started)
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error's type and first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _record_failure(store: Store, job: Job, error: Exception) -> None:
+    log.warning("unit %s failed: %s", job.unit.id, sentence(error))
+    store.fail(
+        job.unit.id, kind=job.unit.kind, attempt=job.attempt, error=type(error).__name__, message=str(error),
+        traceback="".join(traceback.format_exception(error)), host=platform.node(),
+    )
+
+
+def _train(job: Job, store: Store, report: Report) -> None:
+    settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
+    device = torch.device(job.device)
+    train, held_out = _training_images(settings["data"], job)
+    network = _build(settings, job.unit.id).to(device)
+    forward = _forward(network, settings["compile"], device)
+    checkpoints = Checkpoints(store, job.unit.id)
+    fitted = fit(settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report)
+    made = provenance(
+        device=device, precision=settings["precision"], compiled=forward is not network,
+        kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
+        attempt=job.attempt, started_at=started,
+    )
+    rows = [{"unit_id": job.unit.id, **row} for row in fitted.epochs]
+    trial = _trial(job.unit, network, fitted) | made
+    store.commit(
+        job.unit.id, {"epochs": from_rows("epochs", rows), "trials": from_rows("trials", [trial])}, record="trials"
+    )
+    checkpoints.drop_resume()
+
+
+def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
+    settings, rows = unit.settings, fitted.epochs
+    last = rows[-1] if rows else {}
+    best = rows[fitted.best_epoch - 1] if fitted.best_epoch else {}
+    drawn = {"paths_drawn": settings["network"]["paths"], "layer_based": settings["network"]["layer_based"]}
+    attack = settings["training"]["attack"]
+    return {
+        "unit_id": unit.id,
+        "state": fitted.state,
+        "network": settings["network"]["name"],
+        "width": settings["network"]["width"],
+        "norm": settings["network"]["norm"],
+        **drawn,
+        "log2_paths": _log2_paths(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "data": settings["data"]["name"],
+        "data_digest": settings["data"]["digest"],
+        "train_examples": settings["data"]["train_examples"],
+        "held_out": settings["data"]["held_out"],
+        "objective": settings["training"]["objective"],
+        "epochs": len(rows),
+        "attack": canonical(attack) if attack else None,
+        "attack_mode": settings["training"]["attack_mode"],
+        "seed": settings["seed"],
+        "last_natural_correct": last.get("natural_correct"),
+        "last_adversarial_correct": last.get("adversarial_correct"),
+        "best_epoch": fitted.best_epoch,
+        "best_natural_correct": best.get("natural_correct"),
+        "best_adversarial_correct": best.get("adversarial_correct"),
+        "last_sha256": fitted.last_sha256,
+        "best_sha256": fitted.best_sha256,
+        "settings": canonical(settings),
+    }
+
+
+def _evaluate(job: Job, store: Store, report: Report) -> None:
+    settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
+    device = torch.device(job.device)
+    network = _trained(job.store, settings["network"], settings["checkpoint"], job.device)
+    images = _load(settings["data"]["name"], job.root, job.download).test
+    found = evaluate(settings, job.unit.id, network, images, device=device)
+    shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
+    said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
+    columns = found.columns
+    rows = [
+        {**shared, **said, **dict(zip(columns, values, strict=True))} for values in zip(*columns.values(), strict=True)
+    ]
+    record = {
+        **shared,
+        **said,
+        **_knew(settings),
+        "flags": canonical(found.flags) if found.flags else None,
+        "path_sharing": found.path_sharing,
+        "settings": canonical(settings),
+        **provenance(
+            device=device, precision=settings["precision"], compiled=False, kernel=_kernel(network, settings["paths"]),
+            seconds=time.perf_counter() - clock, attempt=job.attempt, started_at=started,
+        ),
+    }
+    views = {"examples": from_rows("examples", rows), "evaluations": from_rows("evaluations", [record])}
+    store.commit(job.unit.id, views, record="evaluations")
+
+
+def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
+    attack = settings["attack"]
+    knowledge = Knowledge.parse(settings["knowledge"])
+    return {
+        "checkpoint": settings["checkpoint"],
+        "data": settings["data"]["name"],
+        "attack_settings": canonical(attack),
+        "eps_255": attack.get("eps_255"),
+        "eps_space": "pixel",
+        "threat": attack.get("threat", "none"),
+        "steps": attack.get("steps"),
+        "knowledge_k": knowledge.k if knowledge.kind == "eot" else None,
+        "eval_mode": settings["eval"],
+        "start": settings["examples"][0],
+        "stop": settings["examples"][1],
+        "batch": settings["batch"],
+    }
+
+
+# -- what units read, kept by a process for the next unit --------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, root: str | None, download: bool) -> Dataset:
+    return data.load(name, root, download)
+
+
+@functools.lru_cache(maxsize=NETWORKS_KEPT)
+def _trained(store_uri: str, network_id: str, checkpoint: str, device: str) -> Network:
+    """Return a network of the store with its weights, their checksum verified."""
+    store = open_store(store_uri)
+    trial = store.read_file("trials", network_id).to_pylist()[0]
+    network = _build(json.loads(trial["settings"]), network_id)
+    tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
+    load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
+    return network.to(device)
+
+
+def _build(settings: Mapping[str, Any], unit_id: str) -> Network:
+    info = data.info(settings["data"]["name"])
+    return build(
+        settings["network"], shape=info.shape, classes=info.classes, mean=info.mean, std=info.std,
+        seed=Randomness(unit_id).seed("initialisation"),
+    )
+
+
+def _training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
+    """Return the training images and the held-out ones: parts of one order that no seed changes."""
+    train = _load(settings["name"], job.root, job.download).train
+    order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
+    held_out, rest = np.split(order, [settings["held_out"]])
+    return _part(train, rest[: settings["train_examples"]]), _part(train, held_out)
+
+
+def _part(images: Split, index: np.ndarray) -> Split:
+    return Split(images=images.images[index], labels=images.labels[index])
+
+
+# -- rules decided before a unit starts --------------------------------------------------------------------------------
+
+
+def _forward(network: Network, asked: bool, device: torch.device) -> Forward:
+    """Return the network, compiled where that is asked for and there is a compiler."""
+    if not asked:
+        return network
+    needed = ["gcc", "clang", "cc"] if device.type == "cuda" else ["g++", "clang++", "c++"]
+    if not any(shutil.which(compiler) for compiler in needed):
+        log.warning("compile: none of %s is on this machine, so the network runs uncompiled", ", ".join(needed))
+        return network
+    return torch.compile(network, dynamic=False)
+
+
+def _kernel(network: Network, paths: str) -> str:
+    """Return which computation the norm layers use: torch's kernels, or the mixture that path tensors select."""
+    return "mixture" if network.paths.sizes and paths == "example" else "native"
+
+
+def _log2_paths(network: Network) -> float:
+    paths = network.paths
+    return math.log2(len(paths.choices)) if paths.choices is not None else sum(map(math.log2, paths.sizes))

@@ -1,0 +1,251 @@
+"""The rows of every view: Arrow schemas, one sentence a column, and the version of it all.
+
+This is the contract between what runs and `analysis/`. A new view, or a new optional column (null in the files before
+it), keeps SCHEMA_VERSION; anything else bumps it, and older releases refuse the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+Column = pa.Field
+_TEXT, _BOOL = pa.string(), pa.bool_()
+_PREDICTIONS = pa.list_(pa.int16())
+_COUNTS = pa.list_(pa.int32())
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, kind: pa.DataType, description: str, *, optional: bool = False) -> Column:
+    return pa.field(name, kind, nullable=optional, metadata={"description": description})
+
+
+UNIT = _column("unit_id", _TEXT, "Content id of the unit that wrote the row.")
+NETWORK = _column("network_id", _TEXT, "Content id of the train unit whose network this is.")
+EVALUATION = _column("evaluation", _TEXT, "Digest of all settings but the examples, shared by shards.")
+EXAMPLE = _column("example", pa.int32(), "Index of the example in its split.")
+LABEL = _column("label", pa.int16(), "True class.")
+SETTINGS = _column("settings", _TEXT, "All that decides the result, as canonical JSON.")
+
+PROVENANCE = (
+    _column("commit", _TEXT, "Git commit of the code, where there is one.", optional=True),
+    _column("dirty", _BOOL, "Whether the working tree differed from that commit.", optional=True),
+    _column("rna_ray", _TEXT, "Version of rna-ray."),
+    _column("python", _TEXT, "Version of Python."),
+    _column("torch", _TEXT, "Version of torch."),
+    _column("ray", _TEXT, "Version of Ray, where it is installed.", optional=True),
+    _column("device", _TEXT, "Device that computed, such as cpu or the name of the GPU."),
+    _column("threads", pa.int32(), "Threads that torch used within one operation."),
+    _column("precision", _TEXT, "fp32 or bf16."),
+    _column("compiled", _BOOL, "Whether torch.compile was in use."),
+    _column("kernel", _TEXT, "Which implementation of the random norms ran."),
+    _column("seconds", pa.float64(), "Wall seconds of the unit."),
+    _column("attempt", pa.int32(), "Number of this attempt at the unit, from 1."),
+    _column("host", _TEXT, "Machine that ran it."),
+    _column("started_at", _INSTANT, "When this attempt started."),
+)
+
+_TRIALS = (
+    UNIT,
+    _column("state", _TEXT, "finished, or diverged: both are results."),
+    _column("network", _TEXT, "Architecture."),
+    _column("width", pa.int32(), "Channels of the first stage."),
+    _column("norm", _TEXT, "Norm space, canonical."),
+    _column("layer_based", _BOOL, "One draw for the whole network instead of one per layer."),
+    _column("paths_drawn", _TEXT, "One path for each example, or for each batch."),
+    _column("log2_paths", pa.float64(), "log2 of the number of distinct paths."),
+    _column("parameters", pa.int64(), "Trainable parameters."),
+    _column("data", _TEXT, "Data set."),
+    _column("data_digest", _TEXT, "Digest of its decoded images and labels."),
+    _column("train_examples", pa.int32(), "Examples trained on."),
+    _column("held_out", pa.int32(), "Training examples kept back to choose the best checkpoint."),
+    _column("objective", _TEXT, "natural, whitebox or blackbox."),
+    _column("epochs", pa.int32(), "Epochs done."),
+    _column("attack", _TEXT, "Resolved attack of adversarial training, as JSON.", optional=True),
+    _column("attack_mode", _TEXT, "Mode of the network during the inner attack.", optional=True),
+    _column("seed", pa.int64(), "Seed of the unit."),
+    _column("last_natural_correct", pa.int32(), "Held-out examples right after the last epoch.", optional=True),
+    _column("last_adversarial_correct", pa.int32(), "The same under the training attack.", optional=True),
+    _column("best_epoch", pa.int32(), "Epoch of the best checkpoint, from 1.", optional=True),
+    _column("best_natural_correct", pa.int32(), "Held-out examples right at the best epoch.", optional=True),
+    _column("best_adversarial_correct", pa.int32(), "The same under the training attack.", optional=True),
+    _column("last_sha256", _TEXT, "SHA-256 of the last checkpoint's file.", optional=True),
+    _column("best_sha256", _TEXT, "SHA-256 of the best checkpoint's file.", optional=True),
+    SETTINGS,
+    *PROVENANCE,
+)
+
+_EPOCHS = (
+    UNIT,
+    _column("epoch", pa.int32(), "Epoch, from 1."),
+    _column("loss", pa.float64(), "Mean training loss."),
+    _column("natural_correct", pa.int32(), "Held-out examples right without an attack.", optional=True),
+    _column("adversarial_correct", pa.int32(), "Held-out examples right under the training attack.", optional=True),
+    _column("held_out", pa.int32(), "Held-out examples."),
+    _column("lr", pa.float64(), "Learning rate at the last step of the epoch."),
+    _column("images_per_second", pa.float64(), "Training images per second."),
+    _column("seconds", pa.float64(), "Wall seconds of the epoch."),
+)
+
+_EVALUATIONS = (
+    UNIT,
+    EVALUATION,
+    NETWORK,
+    _column("checkpoint", _TEXT, "last or best."),
+    _column("data", _TEXT, "Data set."),
+    _column("attack", _TEXT, "Attack, natural for none."),
+    _column("attack_settings", _TEXT, "Resolved attack, as JSON."),
+    _column("eps_255", pa.float64(), "Radius of the ball in 1/255, null where unbounded.", optional=True),
+    _column("eps_space", _TEXT, "pixel, or normalized: where the radius is measured."),
+    _column("threat", _TEXT, "linf, l2, or none where the perturbation is unbounded or absent."),
+    _column("steps", pa.int32(), "Steps of the attack.", optional=True),
+    _column("knowledge", _TEXT, "What the attacker knew of the randomness."),
+    _column("knowledge_k", pa.int32(), "Draws per step of an expectation.", optional=True),
+    _column("draws", pa.int32(), "Fresh draws m that answered for each example."),
+    _column("eval_mode", _TEXT, "Mode of the network while it was evaluated."),
+    _column("start", pa.int32(), "First example of the shard."),
+    _column("stop", pa.int32(), "One past the last example of the shard."),
+    _column("batch", pa.int32(), "Examples in a batch, the last one padded."),
+    _column("flags", _TEXT, "What a library's own checks said, as JSON.", optional=True),
+    _column("path_sharing", _TEXT, "Which examples share a path: example, batch or shard."),
+    SETTINGS,
+    *PROVENANCE,
+)
+
+_EXAMPLES = (
+    UNIT,
+    EVALUATION,
+    NETWORK,
+    EXAMPLE,
+    LABEL,
+    _column("attack", _TEXT, "Attack, natural for none."),
+    _column("knowledge", _TEXT, "What the attacker knew of the randomness."),
+    _column("draws", pa.int16(), "Fresh draws m."),
+    _column("natural_predictions", _PREDICTIONS, "Class given to the clean image, one for each draw."),
+    _column("adversarial_predictions", _PREDICTIONS, "Class given to the attacked image, one for each draw."),
+    _column("natural_correct", pa.int16(), "Of the m draws, those right on the clean image."),
+    _column("adversarial_correct", pa.int16(), "Of the m draws, those right on the attacked image."),
+    _column("natural_margin", pa.float32(), "Mean over draws of the true logit minus the best other, clean."),
+    _column("margin", pa.float32(), "Mean over draws of the true logit minus the best other, attacked."),
+    _column("linf", pa.float32(), "Largest change of a pixel, in [0,1]."),
+    _column("l2", pa.float32(), "Euclidean norm of the change, in [0,1] pixels."),
+)
+
+_FAILURES = (
+    UNIT,
+    _column("kind", _TEXT, "Kind of the unit."),
+    _column("attempt", pa.int32(), "Number of the attempt that failed, from 1."),
+    _column("error", _TEXT, "Type of the error."),
+    _column("message", _TEXT, "What it said."),
+    _column("traceback", _TEXT, "Where it came from."),
+    _column("host", _TEXT, "Machine it failed on."),
+    _column("failed_at", _INSTANT, "When it failed."),  # not `at`: a reserved word of DuckDB's
+)
+
+_PLANS = (
+    _column("sweep", _TEXT, "Name of the sweep."),
+    UNIT,
+    _column("kind", _TEXT, "Kind of the unit; one row for each unit of each cell, and for each train unit and seed."),
+    _column("variant", _TEXT, "Label of the variant, without the seed."),
+    _column("axes", _TEXT, "The variant's axes and the seed, as canonical JSON."),
+    _column("attack", _TEXT, "Attack as asked for.", optional=True),
+    _column("knowledge", _TEXT, "Knowledge as asked for, before it was simplified.", optional=True),
+    _column("evaluation", _TEXT, "Digest of the evaluation.", optional=True),
+    _column("position", pa.int32(), "Order of the cell in the plan.", optional=True),
+    _column("spec", _TEXT, "The sweep as resolved, as JSON."),
+)
+
+_CERTIFICATES = (
+    UNIT,
+    NETWORK,
+    EXAMPLE,
+    LABEL,
+    _column("sigma", pa.float64(), "Standard deviation of the noise, in [0,1] pixels."),
+    _column("selection_counts", _COUNTS, "Of the draws that choose the class, those for each class."),
+    _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class."),
+)
+
+_TRANSFERS = (
+    UNIT,
+    _column("source_id", _TEXT, "Content id of the train unit that was attacked."),
+    NETWORK,
+    EXAMPLE,
+    LABEL,
+    _column("path_difference", pa.int16(), "Layers where attack and answer took another norm.", optional=True),
+    _column("prediction", pa.int16(), "Class that the network gave to the other's adversarial image."),
+)
+
+_PROBES = (
+    UNIT,
+    NETWORK,
+    _column("probe", _TEXT, "What was measured."),
+    _column("coordinates", _TEXT, "Where, as canonical JSON."),
+    _column("value", pa.float64(), "The value measured."),
+)
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    name: pa.schema(columns)
+    for name, columns in {
+        "trials": _TRIALS,
+        "epochs": _EPOCHS,
+        "evaluations": _EVALUATIONS,
+        "examples": _EXAMPLES,
+        "certificates": _CERTIFICATES,
+        "transfers": _TRANSFERS,
+        "probes": _PROBES,
+        "failures": _FAILURES,
+        "plans": _PLANS,
+    }.items()
+}
+
+RECORDS: Mapping[str, str] = {
+    "train": "trials",
+    "evaluate": "evaluations",
+    "certify": "certificates",
+    "transfer": "transfers",
+    "probe": "probes",
+}
+"""Kind of unit → its record view, whose file is written last: that it exists means done."""
+
+DETAILS: Mapping[str, str] = {"epochs": "trials", "examples": "evaluations"}
+"""View → the record view without whose file its rows do not count."""
+
+
+def from_rows(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the rows as a table of the view; ValueError where a column is unknown, missing or null by mistake."""
+    names = dict.fromkeys(name for row in rows for name in row) or SCHEMAS[view].names
+    return conform(view, pa.table({name: _array(view, name, [row.get(name) for row in rows]) for name in names}))
+
+
+def _array(view: str, name: str, values: Sequence[Any]) -> pa.Array:
+    try:
+        return pa.array(values)  # no type given: with one, 1.5 would silently become an int32's 1
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"column {name} of view {view} cannot hold what it was given: {error}") from error
+
+
+def conform(view: str, table: pa.Table) -> pa.Table:
+    """Return the table in the view's columns, order and types; ValueError where it is not of that view.
+
+    Optional columns may be left out. Values that their type cannot hold are refused, never rounded or wrapped.
+    """
+    schema = SCHEMAS[view]
+    if unexpected := sorted(set(table.column_names) - set(schema.names)):
+        raise ValueError(f"view {view} has no column {', '.join(unexpected)}")
+    return pa.table([_fitted(view, table, column) for column in schema], schema=schema)
+
+
+def _fitted(view: str, table: pa.Table, column: Column) -> pa.Array | pa.ChunkedArray:
+    given = table[column.name] if column.name in table.column_names else pa.nulls(table.num_rows)
+    if not column.nullable and given.null_count:
+        raise ValueError(f"column {column.name} of view {view} may not be empty, here it is in {given.null_count} rows")
+    if column.type == _TEXT and given.type not in (_TEXT, pa.large_string(), pa.null()):
+        raise ValueError(f"column {column.name} of view {view} holds text, not {given.type}")
+    try:
+        return given.cast(column.type)
+    except pa.ArrowException as error:
+        raise ValueError(f"column {column.name} of view {view} cannot hold what it was given: {error}") from error

@@ -1,0 +1,129 @@
+"""What an entry of `evaluation:` becomes for one network: resolved settings, cut into units of whole batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rna_ray.attacks import catalog
+from rna_ray.data import DataInfo
+from rna_ray.errors import SweepError
+from rna_ray.sweep import units
+from rna_ray.sweep.sections import Evaluation, TrainingAttack
+from rna_ray.sweep.units import Unit
+
+DRAWS = 10
+EXAMPLES = 1000
+SHARD = 100
+_SAME = {"eot-1": "resample"}  # the mean over one fresh path
+INHERITED = ("threat", "eps_255", "step_255")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One evaluation as the user asked for it, and the units that answer."""
+
+    attack: str
+    knowledge: str
+    units: tuple[Unit, ...]
+
+
+def asked(
+    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, random: bool, attack: TrainingAttack,
+    one_draw: bool,
+) -> Iterator[Asked]:  # fmt: skip
+    """Yield the evaluations of one entry, one for each knowledge.
+
+    What cannot matter does not count: with one path every knowledge is `fixed` and one draw is all, and an attack that
+    does not look at the network knows nothing.
+    """
+    record = catalog.find(entry.attack)
+    if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
+        raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
+    examples = _examples(entry, info)
+    batch = min(entry.batch, examples)
+    shared = {
+        "network": network.id,
+        "checkpoint": entry.checkpoint,
+        "data": {"name": info.name, "digest": network.settings["data"]["digest"], "split": "test"},
+        "attack": {"name": record.name, **record.settings(_inherited(record, entry.options, attack) | entry.options)},
+        "eval": entry.eval,
+        "paths": network.settings["network"]["paths"],
+        "batch": batch,
+        "precision": network.settings["precision"],
+    }
+    for asked_for in entry.knowledge if record.adaptive else ("none",):
+        knowledge = "fixed" if record.adaptive and not random else _SAME.get(asked_for, asked_for)
+        draws = 1 if one_draw or not random else entry.draws or (1 if knowledge == "fixed" else DRAWS)
+        settings = {**shared, "knowledge": knowledge, "draws": draws}
+        shard = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
+        cut = tuple(
+            units.evaluate(settings, examples=(start, min(start + shard, examples)))
+            for start in range(0, examples, shard)
+        )
+        yield Asked(attack=label, knowledge=asked_for, units=cut)
+
+
+def forward_passes(unit: Unit, classes: int) -> float:
+    """Return the estimated forward passes of an evaluate unit, over all its examples; a backward pass is two."""
+    settings = unit.settings
+    start, stop = settings["examples"]
+    knowledge = settings["knowledge"]
+    draws = settings["draws"]
+    attack = catalog.find(settings["attack"]["name"]).passes(settings["attack"], classes)
+    if knowledge.startswith("eot-"):
+        attack *= int(knowledge.removeprefix("eot-"))
+    elif knowledge == "fixed":
+        attack *= draws  # each path that will answer is attacked by itself
+    return (stop - start) * (3 * attack + 2 * draws)  # the draws score the natural and the attacked image
+
+
+def labels(entries: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return how tables call each entry's attack; entries that would be called the same say how they differ."""
+    groups: dict[str, list[Evaluation]] = {}
+    for entry in entries:
+        groups.setdefault(_short(entry), []).append(entry)
+    return tuple(" ".join([_short(entry), *_apart(entry, groups[_short(entry)])]) for entry in entries)
+
+
+def _short(entry: Evaluation) -> str:
+    record = catalog.find(entry.attack)
+    return record.label.format(**record.settings(entry.options))
+
+
+def _apart(entry: Evaluation, group: Sequence[Evaluation]) -> list[str]:
+    stated = [_distinguishing(other) for other in group]
+    mine = _distinguishing(entry)
+    keys = dict.fromkeys(key for one in stated for key in one)
+    return [f"{key}={mine[key]}" for key in keys if key in mine and any(one.get(key) != mine[key] for one in stated)]
+
+
+def _distinguishing(entry: Evaluation) -> dict[str, Any]:
+    """Return what of an entry makes a different number: its options, weights, mode and draws."""
+    draws = {"draws": entry.draws} if entry.draws else {}
+    return {**entry.options, "checkpoint": entry.checkpoint, "eval": entry.eval, **draws}
+
+
+def _examples(entry: Evaluation, info: DataInfo) -> int:
+    examples = entry.examples or min(EXAMPLES, info.test_examples)
+    if examples > info.test_examples:
+        raise SweepError(f"examples: {examples} are more than the {info.test_examples} test images of {info.name}")
+    return examples
+
+
+def _inherited(record: catalog.Attack, stated: Mapping[str, Any], training: TrainingAttack) -> dict[str, Any]:
+    """Return the threat, ε and step that training.attack states and the entry leaves out.
+
+    An ε means nothing under another norm, so an entry with another threat than training's must state its own.
+    """
+    options = {option.name: option for option in record.options}
+    if "threat" not in options:
+        return {}
+    threat = stated.get("threat", training.threat)
+    if threat == training.threat and threat in options["threat"].choices:
+        return {name: getattr(training, name) for name in INHERITED if name in training.model_fields_set & set(options)}
+    if "eps_255" not in stated:
+        raise SweepError(f"eps_255: state it, as training.attack is under {training.threat} and this attack is not")
+    return {}

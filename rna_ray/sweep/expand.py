@@ -1,0 +1,148 @@
+"""Expand a sweep into its variants: named ones times the grid's product, in a fixed order."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rna_ray.errors import SweepError, UserError
+from rna_ray.networks import spaces
+from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
+from rna_ray.sweep.overrides import covers, override, overrides
+from rna_ray.sweep.sections import Evaluation
+
+VARIED = tuple(Experiment.model_fields)
+_PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One experiment of a sweep."""
+
+    label: str
+    """How tables call it: its name and the values of its axes; the seed is a repetition, not a variant."""
+    name: str | None
+    """Its name under `variants`, if it has one."""
+    row: Mapping[str, Any]
+    """The value of every dotted key that varies within the sweep."""
+    experiment: Experiment
+    """Its settings, the protocol's applied."""
+
+
+def variants(spec: SweepSpec) -> tuple[Variant, ...]:
+    """Return a sweep's variants; one that is not valid is a SweepError with its label."""
+    return tuple(_variants(spec))
+
+
+def check(spec: SweepSpec) -> None:
+    """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
+    _check_axes(spec)
+    found = variants(spec)
+    for at, entry in enumerate(spec.evaluation):
+        for text in entry.only or ():
+            if not _called(text, found):
+                labels = ", ".join(dict.fromkeys(variant.label for variant in found))
+                raise SweepError(f"evaluation.{at}.only: no variant is called {text!r}; there are: {labels}")
+        if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
+            _check_paper(at, entry)
+
+
+def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants that an evaluation entry is for."""
+    if entry.only is None:
+        return tuple(found)
+    named = [variant for text in entry.only for variant in _called(text, found)]
+    return tuple(variant for variant in found if variant in named)
+
+
+def _called(text: str, found: Sequence[Variant]) -> list[Variant]:
+    """Return the variants of this label or name, and only where there are none, those with this norm or axis value."""
+    by_name = [variant for variant in found if text in (variant.label, variant.name)]
+    return by_name or [
+        variant
+        for variant in found
+        if text == variant.experiment.network.norm or text in map(_text, variant.row.values())
+    ]
+
+
+def _variants(spec: SweepSpec) -> Iterator[Variant]:
+    base = spec.model_dump(include=set(VARIED), exclude_unset=True)
+    named: list[tuple[str | None, Mapping[str, Any]]] = list(spec.variants.items()) or [(None, {})]
+    for name, values in named:
+        for point in itertools.product(*spec.grid.values()):
+            axes = dict(zip(spec.grid, point, strict=True))
+            yield _variant(spec, overrides(base, {**values, **axes}), name, axes)
+
+
+def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Mapping[str, Any]) -> Variant:
+    parts = [name] if name is not None else []
+    parts += [_part(axis, value) for axis, value in axes.items() if axis != "seed"]
+    label = ", ".join(parts)
+    try:
+        settled = validated(Experiment, values)
+        label = label or settled.network.norm
+        row = {key: _at(settled, key) for key in _keys(spec)}
+        return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled))
+    except UserError as error:
+        raise type(error)(f"variant {label!r}: {error}") from None
+
+
+def _protocol(values: dict[str, Any], settled: Experiment) -> Experiment:
+    """Return an experiment with its protocol's settings; one that contradicts them is a SweepError."""
+    if settled.protocol == "ours":
+        return settled
+    for key, value in _PAPER.items():
+        section, field = key.split(".")
+        stated = values.get(section, {}).get(field, value)
+        if stated != value:
+            raise SweepError(f"{key}: protocol paper means {value}, not {stated}; leave it out, or the protocol")
+        values = override(values, key, value)
+    if spaces.parse(settled.network.norm) == spaces.parse("IN"):
+        values = override(values, "network.norm", "IN(affine=false)")
+    return validated(Experiment, values)
+
+
+def _check_paper(at: int, entry: Evaluation) -> None:
+    for field, stated, value in (("knowledge", entry.knowledge, ("transfer",)), ("draws", entry.draws, 1)):
+        if field in entry.model_fields_set and stated not in (value, None):
+            raise SweepError(
+                f"evaluation.{at}.{field}: protocol paper means transfer and one draw; leave it out, or say with "
+                "`only` for which other variants this entry is"
+            )
+
+
+def _check_axes(spec: SweepSpec) -> None:
+    for key, values in spec.grid.items():
+        texts = [_text(value) for value in values]
+        if len(set(texts)) < len(texts):
+            raise SweepError(f"grid.{key}: a value is given twice")
+    for name, values in [("grid", spec.grid), *spec.variants.items()]:
+        for key in values:
+            if key.partition(".")[0] not in VARIED:
+                raise SweepError(f"{name}: {key} cannot vary; allowed are {', '.join(VARIED)} and what is in them")
+            other = next((axis for axis in spec.grid if axis != key and covers(axis, key)), None)
+            if other or (name != "grid" and key in spec.grid):
+                raise SweepError(f"{name}: {key} is also set by the grid's axis {other or key}; keep one of them")
+
+
+def _keys(spec: SweepSpec) -> list[str]:
+    named = itertools.chain.from_iterable(spec.variants.values())
+    return list(dict.fromkeys([*named, *spec.grid]))
+
+
+def _at(settled: Experiment, key: str) -> Any:
+    value: Any = settled.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _part(axis: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{axis.rpartition('.')[2]}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

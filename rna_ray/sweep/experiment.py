@@ -1,0 +1,61 @@
+"""The sweep file as a model: one experiment, what varies in it, and how its networks are attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from rna_ray.errors import SweepError
+from rna_ray.sweep import problems
+from rna_ray.sweep.sections import Data, Evaluation, Name, Network, Resources, Section, Training, as_tuple, uncounted
+
+Model = TypeVar("Model", bound=BaseModel)
+Axis = Annotated[tuple[Any, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+
+
+class Experiment(Section):
+    """One network and how it is trained: a variant of a sweep, all of whose settings are settled."""
+
+    protocol: Literal["ours", "paper"] = "ours"
+    """Our defaults, or the RNA paper's: per-batch paths, attack in train mode, IN not affine, transfer, one draw."""
+    data: Data
+    """Which images are learned and attacked."""
+    network: Network
+    """Which network is trained."""
+    training: Training
+    """How the network is trained."""
+    seed: int = Field(0, ge=0)
+    """What a repetition changes: the initial weights, the order of the images, every draw."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The arithmetic: fp32, or bf16 autocast."""
+    compile: bool = False
+    """Whether training compiles the network, where there is a compiler."""
+
+
+class SweepSpec(Experiment):
+    """A sweep file: an experiment, what varies in it, and how its networks are attacked."""
+
+    name: Name = uncounted(...)
+    """The sweep's name in the store."""
+    about: str = uncounted("")
+    """What the sweep is for, in free words."""
+    grid: Mapping[str, Axis] = uncounted({})
+    """Dotted keys and the list of values that each takes; the sweep is their product."""
+    variants: Mapping[str, Mapping[str, Any]] = uncounted({})
+    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid."""
+    evaluation: Annotated[tuple[Evaluation, ...], BeforeValidator(as_tuple)] = ()
+    """The attacks on every network."""
+    resources: Resources = uncounted(Resources())
+    """What of the machine the units take."""
+    presets: Mapping[str, Mapping[str, Any]] = uncounted({})
+    """Named scales and the dotted keys that each sets before the grid expands, `grid.seed` among them."""
+
+
+def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Return a model of plain values; the first problem is a SweepError of one sentence."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SweepError(problems.sentence(error, model)) from None

@@ -1,0 +1,260 @@
+"""The sections of a sweep file as frozen models, one sentence under each field.
+
+Fields that do not count towards a unit's id are declared with `uncounted`. What a setting means is written here; what
+makes two settings the same unit is in `units` and `plan`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rna_ray import data
+from rna_ray.attacks import catalog
+from rna_ray.errors import UserError, unknown
+from rna_ray.networks import describe, spaces
+
+KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K")
+_GRAMMAR = re.compile(r"transfer|fixed|resample|eot-[1-9][0-9]*")
+
+
+def uncounted(default: Any, **limits: Any) -> Any:
+    """Declare a field that does not count towards a unit's id."""
+    return Field(default, json_schema_extra={"counts": False}, **limits)
+
+
+def _refuse(sentence: str, *, kind: Literal["refused", "refused_key"] = "refused") -> PydanticCustomError:
+    """Return the error of a sentence about a field, or of one that starts with a key of the section."""
+    return PydanticCustomError(kind, "{sentence}", {"sentence": sentence})
+
+
+def _known(look_up: Any) -> Any:
+    """Accept the texts that `look_up` accepts, its UserError becoming the field's."""
+
+    def check(given: object) -> object:
+        if isinstance(given, str):
+            try:
+                look_up(given)
+            except UserError as error:
+                raise _refuse(str(error)) from None
+        return given
+
+    return BeforeValidator(check)
+
+
+def _knowledge(given: object) -> object:
+    """Return one or several knowledges as a tuple, each checked against the grammar."""
+    asked = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else given
+    if isinstance(asked, tuple):
+        for one in asked:
+            if not isinstance(one, str) or not _GRAMMAR.fullmatch(one):
+                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K is a number of paths: eot-10)")
+        if not asked or len(set(asked)) < len(asked):
+            raise _refuse("name at least one knowledge, each once")
+    return asked
+
+
+def as_tuple(given: object) -> object:
+    """Return a list as a tuple, anything else as it is for the field to judge."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+Whole = Annotated[int, Field(ge=1)]
+Eps = Annotated[float, Field(gt=0, le=255)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+
+
+class Section(BaseModel):
+    """A frozen section of a sweep file: unknown keys are errors, and types are exact."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Data(Section):
+    """Which images are learned and attacked."""
+
+    name: Annotated[str, _known(data.info)]
+    """The data set; `rna_ray.data.DATASETS` lists them."""
+    root: str | None = uncounted(None)
+    """The folder that holds the data set's files, where it needs any."""
+    download: bool = uncounted(False)
+    """Whether missing files may be fetched."""
+    train_examples: Whole | None = None
+    """How many training images to learn from; null is all that are not held out."""
+    held_out: int = Field(512, ge=0)
+    """How many training images are kept from training, to choose the best checkpoint by."""
+
+
+class Network(Section):
+    """Which network is trained."""
+
+    name: Annotated[str, _known(describe.network)]
+    """The network; `rna_ray.networks.describe.NETWORKS` lists them."""
+    width: Whole | None = None
+    """The channels of the first stage; null is the network's own width."""
+    norm: Annotated[str, _known(spaces.parse)]
+    """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
+    layer_based: bool = False
+    """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    paths: Literal["example", "batch"] = "example"
+    """Whether each example follows a path of its own, or a whole batch one path."""
+
+
+class Schedule(Section):
+    """How the learning rate moves over the epochs."""
+
+    name: Literal["step", "cosine", "one-cycle"] = "step"
+    """The shape: in steps, a half cosine down to zero, or one cycle up and down."""
+    milestones: Fractions = (0.5, 0.75)
+    """For step: where the rate falls, as fractions of the epochs (100 and 150 of 200)."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """For step: the factor by which the rate falls at each milestone."""
+    warmup: float = Field(0.3, gt=0, lt=1)
+    """For one-cycle: the fraction of the training during which the rate rises."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Schedule:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise _refuse("milestones: must rise, each given once", kind="refused_key")
+        return self
+
+
+class TrainingAttack(Section):
+    """The attack inside adversarial training; evaluation entries take its threat, ε and step where it states them."""
+
+    name: Literal["pgd", "fgsm"] = "pgd"
+    """The attack: pgd, or fgsm, which is one step of eps_255 from the image itself."""
+    threat: Literal["linf", "l2"] = "linf"
+    """The norm of the ball around the image."""
+    eps_255: Eps = 8.0
+    """The ball's radius, in 255ths of the pixel range."""
+    step_255: Eps = 2.0
+    """For pgd: the length of a step, in 255ths of the pixel range."""
+    steps: Whole = 10
+    """For pgd: the number of steps."""
+    random_start: bool = True
+    """For pgd: whether to start anywhere in the ball, not at the image."""
+
+
+class Training(Section):
+    """How the network is trained: SGD, on images as they are or under attack."""
+
+    objective: Literal["natural", "whitebox", "blackbox"]
+    """What is learned: natural images, or images attacked on the update's path (whitebox) or another (blackbox)."""
+    epochs: Whole = 200
+    """The number of passes over the training images."""
+    batch: Whole = 128
+    """The number of images in an update."""
+    lr: float = Field(0.1, gt=0)
+    """The highest learning rate."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """The momentum of SGD."""
+    weight_decay: float = Field(5.0e-4, ge=0)
+    """The weight decay of SGD."""
+    schedule: Schedule = Schedule()
+    """How the learning rate moves over the epochs."""
+    augment: Literal["none", "crop", "crop-flip"] | None = None
+    """Random crops of the images padded by 4, with or without flips; null is what suits the data set."""
+    attack: TrainingAttack = TrainingAttack()
+    """The attack inside adversarial training."""
+    attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
+    """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
+
+
+class Evaluation(Section):
+    """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
+
+    attack: Annotated[str, _known(catalog.find)]
+    """The attack; `rna_ray.attacks.catalog.ATTACKS` lists them with their options."""
+    knowledge: Annotated[tuple[str, ...], BeforeValidator(_knowledge)] = ("transfer",)
+    """What the attacker knows of the defender's path, one or several: transfer, fixed, resample, eot-K."""
+    draws: Whole | None = None
+    """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
+    examples: Whole | None = None
+    """How many test images, from the first; null is 1,000, or the whole test set where it is smaller."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 100
+    """The number of images attacked together, the last batch padded."""
+    shard: Whole | None = None
+    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
+    eval: Literal["eval", "train_frozen"] = "eval"
+    """The network's mode: its running statistics, or those of each test batch."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for, by label, name or any of their axes' values; null is all."""
+    options: Mapping[str, Any] = Field({}, exclude=True)
+    """The attack's own options as the entry states them; not a key of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        """Move the keys that are not fields into `options`, checked against the attack's."""
+        if not isinstance(given, dict):
+            return given
+        fields = [name for name in cls.model_fields if name != "options"]
+        stated = {key: value for key, value in given.items() if key in fields}
+        options = {key: value for key, value in given.items() if key not in fields}
+        attack = catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
+        if attack is None:
+            return stated  # the field's own error says more
+        names = [option.name for option in attack.options]
+        for key in options:
+            if key not in names:
+                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
+        try:
+            attack.settings(options)
+        except UserError as error:
+            raise _refuse(str(error), kind="refused_key") from None
+        return stated | {"options": options}
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **self.options}
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Evaluation:
+        if self.shard and self.shard % self.batch:
+            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
+        return self
+
+
+class Share(Section):
+    """What a unit takes of the machine."""
+
+    cpu: float = uncounted(1.0, ge=0)
+    """The CPUs that a unit takes; fractions let several share one."""
+    gpu: float = uncounted(0.0, ge=0)
+    """The GPUs that a unit takes; fractions let several share one."""
+
+
+class Pool(Share):
+    """What an evaluation actor takes, and how many there are."""
+
+    actors: Whole | None = uncounted(None)
+    """The number of evaluation actors; null is as many as fit."""
+
+
+class Resources(Section):
+    """What of the machine the units take."""
+
+    train: Share = uncounted(Share())
+    """What a training unit takes."""
+    evaluate: Pool = uncounted(Pool())
+    """What an evaluation actor takes, and how many there are."""

@@ -1,0 +1,75 @@
+"""The unit: one piece of work, named by a digest of all that decides its result and of nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+Kind = Literal["train", "evaluate"]
+
+# Bumped by hand when the meaning of a kind's code changes, so that results of the old meaning are not taken for new.
+VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "evaluate": 1})
+
+
+def canonical(value: object) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces, ASCII; 8 and 8.0 differ, -0.0 and 0.0 do not.
+
+    Raises ValueError for NaN and infinities, TypeError for what is no JSON value.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Return the BLAKE2b-128 hex digest of a value's canonical JSON."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a JSON key is a text")
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value + 0.0 if isinstance(value, float) else value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One piece of work. Two units are the same exactly where kind, version and settings are."""
+
+    kind: Kind
+    settings: Mapping[str, Any]
+    """All that decides the result, resolved: JSON values only, no default left out."""
+    version: int
+    """The meaning of the code: `VERSIONS[kind]`."""
+    needs: tuple[str, ...] = ()
+    """The ids of the units whose files this one reads."""
+
+    @functools.cached_property
+    def id(self) -> str:
+        """The content id: 32 hex characters."""
+        return digest({"kind": self.kind, "version": self.version, "settings": self.settings})
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def train(settings: Mapping[str, Any]) -> Unit:
+    """Return the unit that trains a network."""
+    return Unit(kind="train", settings=settings, version=VERSIONS["train"])
+
+
+def evaluate(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
+    """Return the unit that attacks a network on the test images [start, stop).
+
+    `evaluation` in its settings is what the units of one evaluation share, a digest of all but their examples.
+    """
+    shared = digest({"kind": "evaluate", "version": VERSIONS["evaluate"], "settings": settings})
+    whole = {**settings, "examples": list(examples), "evaluation": shared}
+    return Unit(kind="evaluate", settings=whole, version=VERSIONS["evaluate"], needs=(settings["network"],))

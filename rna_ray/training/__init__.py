@@ -1,0 +1,1 @@
+"""Training one unit on one device, resumable at any epoch."""

@@ -1,0 +1,190 @@
+"""Train one unit on one device: natural, white-box or black-box adversarial training (RNA, Algorithm 1).
+
+Every draw is a function of (unit id, epoch, example), and the learning rate of the progress: what a resumed training
+needs is the weights, the momentum and the epoch, and it gives bit for bit what an uninterrupted one gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional as F
+
+from rna_ray.attacks.base import Attack
+from rna_ray.attacks.expectation import Forward, Passes
+from rna_ray.attacks.make import make
+from rna_ray.data import Split
+from rna_ray.evaluation.knowledge import Defence, Knowledge
+from rna_ray.networks.build import Network
+from rna_ray.networks.paths import mode
+from rna_ray.randomness import Randomness
+from rna_ray.training.augment import augment
+from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
+from rna_ray.training.schedule import learning_rate
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained network's record: its last and best weights lie in the store, here are their checksums and rows."""
+
+    state: Literal["finished", "diverged"]
+    epochs: list[dict[str, Any]]
+    best_epoch: int
+    last_sha256: str
+    best_sha256: str
+
+
+def fit(
+    settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, checkpoints: Checkpoints, *,
+    device: torch.device, forward: Forward | None = None, report: Report = lambda row: None,
+) -> Fitted:
+    """Train a network, from its last checkpoint if there is one, and return the record of it.
+
+    `report` is called after each epoch, its checkpoint written, with the epoch's row; what it raises ends the training,
+    resumable. Training whose loss stops being finite ends as `diverged`, with the weights before that epoch.
+    """
+    trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward)
+    rows, best = trainer.restore(checkpoints)
+    best_sha256 = checkpoints.write("best", network.state_dict(), {"epoch": 0}) if not rows else best["sha256"]
+    state: Literal["finished", "diverged"] = "finished"
+    for epoch in range(len(rows), settings["training"]["epochs"]):
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        row = trainer.epoch(epoch)
+        if row is None:
+            network.load_state_dict(before)
+            state = "diverged"
+            break
+        rows.append(row)
+        if trainer.score(row) > best["score"]:
+            best_sha256 = checkpoints.write("best", network.state_dict(), {"epoch": epoch + 1})
+            best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": best_sha256}
+        checkpoints.keep_resume(trainer.tensors(), {"epoch": epoch + 1, "rows": rows, "best": best})
+        report(row)
+    last = checkpoints.write("last", network.state_dict(), {"epoch": len(rows)})
+    return Fitted(state, rows, best["epoch"], last, best_sha256)
+
+
+class _Trainer:
+    """A network, its optimiser, and the images on the device."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, unit_id: str,
+        device: torch.device, forward: Forward | None,
+    ) -> None:
+        self.network, self.unit_id, self.device = network.to(device), unit_id, device
+        self.settings: Mapping[str, Any] = settings["training"]
+        self.attack: Attack | None = make(self.settings["attack"]) if self.settings["attack"] else None
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), lr=self.settings["lr"], momentum=self.settings["momentum"],
+            weight_decay=self.settings["weight_decay"],
+        )
+        shared = settings["network"]["paths"] == "batch" and bool(network.paths.sizes)
+        bf16 = settings["precision"] == "bf16"
+        # In train mode each draw is a batch of its own: the examples of a batch share its statistics.
+        self.passes = Passes(network, forward=forward, bf16=bf16, shared=shared, separate=True)
+        self.answers = Passes(network, forward=forward, bf16=bf16, shared=shared)
+        self.images, self.labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
+        self.held_images = torch.from_numpy(held_out.images).to(device)
+        self.held_labels = torch.from_numpy(held_out.labels).to(device)
+        self.batch = min(self.settings["batch"], len(self.labels))
+        self.batches = len(self.labels) // self.batch  # the last, smaller one waits for the next shuffle
+
+    def epoch(self, epoch: int) -> dict[str, Any] | None:
+        """Train one epoch and return its row, or None where the loss stopped being finite."""
+        random, started, total = Randomness(f"{self.unit_id}/epoch-{epoch}"), time.perf_counter(), 0.0
+        order = torch.from_numpy(random.permutation("order", len(self.labels))).to(self.device)
+        for step in range(self.batches):
+            self._set_rate((epoch + step / self.batches) / self.settings["epochs"])
+            loss = self._update(random, order[step * self.batch : (step + 1) * self.batch])
+            total += loss
+            if not math.isfinite(loss):
+                return None
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1,
+            "loss": total / self.batches,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": self.batches * self.batch / seconds,
+            **self._held_out(random),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _set_rate(self, progress: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings["lr"], self.settings["schedule"], progress)
+
+    def _update(self, random: Randomness, examples: torch.Tensor) -> float:
+        """Make one update on the images with these indices, attacked along the path that the objective says."""
+        x = augment(self.images[examples].float() / 255, self.settings["augment"], random, examples)
+        y = self.labels[examples]
+        # White-box: the attacker's path is the update's. Black-box: p_a for the whole attack, a fresh p for the update.
+        knowledge = Knowledge("fixed" if self.settings["objective"] == "whitebox" else "transfer")
+        defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1)
+        if self.attack is not None:
+            with mode(self.network, self.settings["attack_mode"]):
+                x = self.attack.perturb(defence, x, y)
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(self.passes.logits(x, defence.defender_paths("adversarial"))[0], y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def _held_out(self, random: Randomness) -> dict[str, int | None]:
+        """Return how many held-out images are classified rightly, as they are and under the training's attack."""
+        natural, adversarial = 0, 0
+        with mode(self.network, "eval"):
+            for x, y, examples in self._held_out_batches():
+                defence = Defence(self.answers, self.network.paths, random, examples, Knowledge("transfer"), draws=1)
+                natural += _correct(defence.answer(x, "natural"), y)
+                if self.attack is not None:
+                    adversarial += _correct(self.attack(defence, x, y).logits, y)
+        return {
+            "natural_correct": natural,
+            "adversarial_correct": adversarial if self.attack is not None else None,
+            "held_out": len(self.held_labels),
+        }
+
+    def _held_out_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        offset = len(self.labels)  # indices of their own: no draw of a training image is drawn again
+        for start in range(0, len(self.held_labels), self.batch):
+            part = slice(start, start + self.batch)
+            y = self.held_labels[part]
+            yield self.held_images[part].float() / 255, y, offset + start + torch.arange(len(y), device=self.device)
+
+    def score(self, row: Mapping[str, Any]) -> int:
+        """Return what the best checkpoint is chosen by: held-out images right under attack, or as they are."""
+        return row["natural_correct"] if row["adversarial_correct"] is None else row["adversarial_correct"]
+
+    def tensors(self) -> Tensors:
+        """Return all that resuming needs beside the epoch: weights, running statistics, momentum."""
+        momentum = {
+            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.network.named_parameters()
+            if "momentum_buffer" in self.optimizer.state.get(parameter, {})
+        }
+        return {**{f"network.{key}": value for key, value in self.network.state_dict().items()}, **momentum}
+
+    def restore(self, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Load the state to resume from, if any; return the epochs' rows so far, and which one was best."""
+        found = checkpoints.resume()
+        if found is None:
+            return [], {"epoch": 0, "score": -1, "sha256": ""}
+        tensors, about = found
+        weights = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
+        load_into(self.network, weights, f"the checkpoint of unit {checkpoints.unit_id}")
+        for name, parameter in self.network.named_parameters():
+            if (buffer := tensors.get(f"momentum.{name}")) is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(self.device)
+        return about["rows"], about["best"]
+
+
+def _correct(logits_NMC: torch.Tensor, y: torch.Tensor) -> int:
+    return int((logits_NMC[:, 0].argmax(1) == y).sum())

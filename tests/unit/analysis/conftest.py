@@ -1,0 +1,106 @@
+"""Small stores written by hand, with accuracies that can be worked out on paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rna_ray.store import Store, open_store
+from rna_ray.store.records import SCHEMAS, from_rows
+
+_FILLED = {pa.string(): "x", pa.bool_(): False, pa.timestamp("us", tz="UTC"): datetime(2024, 5, 6, tzinfo=UTC)}
+
+
+def _row(view: str, **given: Any) -> dict[str, Any]:
+    def value(column: pa.Field) -> Any:
+        return None if column.nullable else [0] if pa.types.is_list(column.type) else _FILLED.get(column.type, 0)
+
+    return {column.name: given.get(column.name, value(column)) for column in SCHEMAS[view]}
+
+
+class Book:
+    """A sweep's plan and results, written cell by cell."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.plan: list[dict[str, Any]] = []
+
+    def trained(self, variant: str, seed: int = 0, state: str = "finished") -> None:
+        """Plan a train unit and write its trial."""
+        unit = f"train-{len(self.plan)}"
+        self._ask(variant, seed, unit_id=unit, kind="train")
+        self.store.commit(
+            unit, {"trials": from_rows("trials", [_row("trials", unit_id=unit, state=state)])}, record="trials"
+        )
+
+    def cell(
+        self,
+        variant: str,
+        attack: str,
+        knowledge: str,
+        correct: Sequence[Sequence[int]] | None,
+        *,
+        draws: int = 1,
+        seed: int = 0,
+        missing: int = 0,
+        l2: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others."""
+        position, start = len(self.plan), 0
+        for shard, scores in enumerate([*(correct or []), *[None] * missing]):
+            unit = f"{attack}-{position}-{shard}"
+            self._ask(
+                variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
+            )
+            if scores is None:
+                continue
+            name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
+            shared = {"unit_id": unit, "attack": attack, "knowledge": knowledge, "draws": draws, "eps_space": "pixel"}
+            examples = [
+                _row("examples", **shared, example=start + i, natural_correct=draws, adversarial_correct=score)
+                | ({"natural_correct": score} if attack == "natural" else {})
+                | ({"l2": l2[i]} if l2 else {})
+                for i, score in enumerate(scores)
+            ]
+            views = {
+                "evaluations": from_rows("evaluations", [_row("evaluations", **(shared | name | settings))]),
+                "examples": from_rows("examples", examples),
+            }
+            self.store.commit(unit, views, record="evaluations")
+            start += len(scores)
+
+    def _ask(self, variant: str, seed: int, **row: Any) -> None:
+        axes = json.dumps({"network.norm": variant, "seed": seed})
+        self.plan.append(_row("plans", sweep="s", variant=variant, axes=axes, **row))
+
+    def close(self) -> Store:
+        self.store.put_plan("s", from_rows("plans", self.plan))
+        return self.store
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(open_store(tmp_path / "store"))
+
+
+@pytest.fixture
+def small(book: Book) -> Store:
+    """Two networks, three columns, one unit missing."""
+    for variant in ("BN", "BN+IN"):
+        book.trained(variant)
+        book.cell(variant, "natural", "none", [[1] * 8 + [0] * 2], draws=1)
+        book.cell(variant, "pgd-20", "transfer", [[2, 2, 1, 0], [2, 0, 0, 1, 1, 1]], draws=2)
+        book.cell(variant, "pgd-20", "eot-10", [[2, 0, 0, 1]], draws=2, missing=variant == "BN+IN")
+    return book.close()
+
+
+@pytest.fixture
+def make_book(tmp_path: Path) -> Callable[[str], Book]:
+    return lambda name: Book(open_store(tmp_path / name))

@@ -1,0 +1,95 @@
+"""One reading statement in, its answer in four forms out."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from rna_ray.analysis.query import run
+from rna_ray.errors import QueryError
+from rna_ray.store import Store, connect
+
+
+def ask(store: Store, sql: str, format: str = "table") -> bytes:
+    out = io.BytesIO()
+    run(connect(store), sql, format=format, out=out)
+    return out.getvalue()
+
+
+def test_the_four_forms(small: Store) -> None:
+    sql = "SELECT unit_id, count(*) AS n, sum(example) AS total, 0.1 AS x FROM examples WHERE draws = 1 GROUP BY ALL"
+    sql += " ORDER BY unit_id LIMIT 1"
+    assert ask(small, sql, "table").decode().splitlines() == [
+        "unit_id      n   total  x",
+        "───────────  ──  ─────  ───",
+        "natural-1-0  10  45     0.1",
+    ]
+    assert ask(small, sql, "csv").decode() == "unit_id,n,total,x\nnatural-1-0,10,45,0.1\n"
+    assert json.loads(ask(small, sql, "json")) == [{"unit_id": "natural-1-0", "n": 10, "total": 45, "x": 0.1}]
+    assert pq.read_table(io.BytesIO(ask(small, sql, "parquet")))["total"].to_pylist() == [45]
+
+
+def test_json_is_strict_and_complete(small: Store) -> None:
+    sql = (
+        "SELECT 'nan'::FLOAT AS a, [1, NULL] AS b, 1 AS c, 2 AS c, {'k': 1.5} AS d, started_at AS e FROM trials LIMIT 1"
+    )
+    assert json.loads(ask(small, sql, "json")) == [
+        {"a": None, "b": [1, None], "c": 1, "c_2": 2, "d": {"k": 1.5}, "e": "2024-05-06T00:00:00+00:00"}
+    ]
+    assert json.loads(ask(small, "SELECT 1 AS x WHERE false", "json")) == []
+    assert ask(small, "SELECT [1, 2] AS l, 'a,b' AS t, NULL AS n", "csv").decode() == 'l,t,n\n"[1, 2]","a,b",\n'
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SHOW TABLES",
+        "DESCRIBE trials",
+        "EXPLAIN SELECT 1",
+        "SUMMARIZE trials",
+        "WITH a AS (SELECT 1) FROM a",
+        "PIVOT (SELECT attack, draws FROM examples) ON attack USING count(*)",
+    ],
+)
+def test_every_kind_of_reading_is_answered(small: Store, sql: str) -> None:
+    assert json.loads(ask(small, sql, "json"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELEC 1", "the query failed: Parser Error: syntax error"),
+        ("SELECT nothing FROM trials", "the query failed: Binder Error.*nothing"),
+        ("SELECT * FROM trails", "trails.*Did you mean.*trials"),
+        ("SELECT 1; SELECT 2", "a query is one statement, here are 2"),
+        ("  -- nothing", "a query is one statement, here are 0"),
+        ("CREATE TABLE t AS SELECT 1", "a query only reads, CREATE does not"),
+        ("DROP VIEW trials", "a query only reads, DROP does not"),
+        ("COPY trials TO 'x.csv'", "a query only reads, COPY does not"),
+        ("ATTACH ':memory:' AS m", "a query only reads, ATTACH does not"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'", "Permission Error"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "Permission Error"),
+        ("SELECT $1", "the query failed"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_sentence(small: Store, sql: str, said: str) -> None:
+    with pytest.raises(QueryError, match=said) as caught:
+        ask(small, sql)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_named(small: Store) -> None:
+    [victim] = small.files.filesystem.get_file_info([f"{small.uri}/trials/train-0.parquet"])
+    with open(victim.path, "wb") as stream:
+        stream.write(b"PAR1 is not enough")
+    with pytest.raises(QueryError, match=r"train-0\.parquet"):
+        ask(small, "SELECT sum(seed) FROM trials")
+
+
+def test_an_unknown_format_lists_the_known() -> None:
+    with pytest.raises(QueryError, match="unknown format 'jsn'; did you mean 'json'"):
+        run(duckdb.connect(), "SELECT 1", format="jsn")

@@ -1,0 +1,168 @@
+"""The ablation table against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+
+from rna_ray.analysis.render import latex, markdown
+from rna_ray.analysis.statistics import mean_interval
+from rna_ray.analysis.tables import ablation, names, sweeps, table
+from rna_ray.errors import QueryError
+from rna_ray.store import Store, connect
+
+
+def cells_of(store: Store) -> dict[tuple[str, str, str], object]:
+    return {(cell.variant, cell.attack, cell.knowledge): cell for cell in ablation(connect(store), "s")}
+
+
+def test_accuracies_are_means_over_examples_of_correct_over_draws(small: Store) -> None:
+    cells = cells_of(small)
+    assert list(cells) == [
+        (variant, *column)
+        for variant in ("BN", "BN+IN")
+        for column in (("natural", "none"), ("pgd-20", "transfer"), ("pgd-20", "eot-10"))
+    ]
+    cell = cells["BN", "pgd-20", "transfer"]
+    assert (cell.accuracy, cell.n, cell.draws, cell.seeds, cell.natural_accuracy) == (
+        0.5,
+        10,
+        2,
+        1,
+        1.0,
+    )  # 10 of 20 answers
+    assert (cell.low, cell.high) == mean_interval(0.5, 10)
+    assert cells["BN", "natural", "none"].accuracy == 0.8
+    assert (cells["BN+IN", "pgd-20", "eot-10"].state, cells["BN+IN", "pgd-20", "eot-10"].missing) == ("missing", 1)
+    assert cells["BN", "pgd-20", "eot-10"].state == "finished"
+
+
+def test_the_markdown_table(small: Store) -> None:
+    assert table(connect(small), "s").splitlines() == [
+        "| variant | draws | natural    | pgd-20@transfer | pgd-20@eot-10 (n=4) |",
+        "| ------- | ----- | ---------- | --------------- | ------------------- |",
+        "| BN      | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          |",
+        "| BN+IN   | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          |",
+        "",
+        "s: accuracy in % over fresh draws, ± the larger side of its 95 % Wilson interval over the examples. "
+        "n = 10 examples where nothing else is said. Attacks within \N{SCRIPT SMALL L}∞ ε = 8/255 where nothing "
+        "else is said. Units still missing: 1 (\N{EN DASH} where a cell has none).",
+    ]
+
+
+def test_seeds_are_averaged_within_an_example_and_their_spread_stands_apart(book) -> None:
+    book.cell("BN", "pgd", "fixed", [[1, 1, 0, 0]], seed=0)
+    book.cell("BN", "pgd", "fixed", [[1, 1, 1, 0]], seed=1)
+    cell = cells_of(book.close())["BN", "pgd", "fixed"]
+    assert (cell.accuracy, cell.n, cell.seeds) == (0.625, 4, 2)  # four examples, not eight
+    assert cell.seed_sd == pytest.approx(0.25 / 2**0.5)
+    assert "Means over up to 2 seeds." in table(connect(book.store), "s")
+
+
+def test_a_diverged_network_is_marked_and_its_cells_are_not_missing(book) -> None:
+    book.trained("all four", state="diverged")
+    book.cell("all four", "natural", "none", [[0, 0, 1, 0]])
+    book.cell("all four", "pgd", "fixed", None, missing=3)
+    book.trained("BN")
+    book.cell("BN", "natural", "none", [[1, 1, 1, 1]])
+    book.cell("BN", "pgd", "fixed", None, missing=2)
+    store = book.close()
+    states = {(cell.variant, cell.attack): (cell.state, cell.missing) for cell in ablation(connect(store), "s")}
+    assert states["all four", "pgd"] == ("diverged", 0)
+    assert states["BN", "pgd"] == ("missing", 2)
+    text = table(connect(store), "s")
+    assert "| all four † |" in text
+    assert text.splitlines()[3].split("|")[-2].strip() == "\N{EN DASH}"
+    assert "†: training diverged. Units still missing: 2" in text
+
+
+def test_a_unit_shared_by_two_cells_counts_in_both(book) -> None:
+    book.cell("BN", "pgd", "fixed", [[1, 0]])
+    shared = book.plan[-1]
+    book.plan.append(shared | {"knowledge": "transfer", "position": 7})  # one path: the knowledge cannot matter
+    cells = cells_of(book.close())
+    assert cells["BN", "pgd", "fixed"].accuracy == cells["BN", "pgd", "transfer"].accuracy == 0.5
+
+
+def test_unbounded_attacks_carry_their_median_distance(book) -> None:
+    book.cell("BN", "cw", "fixed", [[0, 1, 0]], l2=[0.1, 0.2, 0.7], eps_255=None, threat="none")
+    book.cell("BN", "natural", "none", [[1, 1, 1]])
+    book.cell("BN", "pgd", "fixed", [[1, 0, 1]], l2=[1.0, 1.0, 1.0])
+    cells = cells_of(book.close())
+    assert cells["BN", "cw", "fixed"].median_l2 == pytest.approx(0.2)
+    assert cells["BN", "pgd", "fixed"].median_l2 is cells["BN", "natural", "none"].median_l2 is None
+    assert "33.3 ±45.9 [\N{SCRIPT SMALL L}₂ 0.20]" in table(connect(book.store), "s")
+
+
+def test_cells_under_the_same_labels_stay_apart_by_their_radius(book) -> None:
+    for variant in ("BN", "IN"):
+        book.cell(variant, "pgd", "fixed", [[1, 1, 0]])
+        book.cell(variant, "pgd", "fixed", [[0, 1, 0]], eps_255=16.0)
+        book.cell(variant, "fgsm", "fixed", [[1, 1, 1]])
+    header = table(connect(book.close()), "s").splitlines()[0]
+    assert [label.strip() for label in header.split("|")[3:-1]] == [
+        "pgd@fixed (\N{SCRIPT SMALL L}∞ ε = 8/255)",
+        "pgd@fixed (\N{SCRIPT SMALL L}∞ ε = 16/255)",
+        "fgsm@fixed",
+    ]
+
+
+def test_what_may_not_share_a_column_is_said_or_refused(make_book: Callable) -> None:
+    said, refused = make_book("said"), make_book("refused")
+    for book, setting in ((said, "data"), (refused, "eps_space")):
+        book.cell("a", "pgd", "fixed", [[1, 0]], **{setting: "one"})
+        book.cell("b", "pgd", "fixed", [[1]], **{setting: "two"})
+    text = table(connect(said.close()), "s")
+    assert "Column pgd@fixed mixes data: one, two." in text
+    assert "(n=1)" in text
+    with pytest.raises(QueryError, match="column pgd@fixed would mix eps_space one and two"):
+        table(connect(refused.close()), "s")
+
+
+def test_csv_and_json_give_every_cell_with_all_its_numbers(small: Store) -> None:
+    from_json = json.loads(table(connect(small), "s", "json"))
+    from_csv = list(csv.DictReader(io.StringIO(table(connect(small), "s", "csv"))))
+    assert len(from_json) == len(from_csv) == 6
+    assert list(from_json[0]) == list(from_csv[0])
+    assert {"accuracy", "low", "high", "n", "draws", "seeds", "natural_accuracy", "state", "eps_255"} <= set(
+        from_csv[0]
+    )
+    assert [float(row["accuracy"]) for row in from_csv] == [row["accuracy"] for row in from_json]
+
+
+def test_the_latex_table_is_booktabs_and_escaped(small: Store) -> None:
+    lines = table(connect(small), "s", "latex").splitlines()
+    assert lines[0] == r"\begin{table}"
+    assert r"\begin{tabular}{lrrrr}" in lines
+    assert r"BN & 1, 2 & 80.0 $\pm$31.0 & 50.0 $\pm$26.3 & 37.5 $\pm$40.6 \\" in lines
+    assert r"accuracy in \% over" in lines[2]
+    assert r"a\_b \& c\$ \{\} \textbackslash{} \textasciitilde{}" in latex(["a_b & c$ {} \\ ~"], [])
+    assert markdown(["a|b"], [["c\nd"]]).splitlines()[0::2] == ["| a\\|b |", "| c d  |"]
+
+
+def test_an_unknown_name_lists_the_known(small: Store, book, make_book: Callable) -> None:
+    assert "ablation" not in names()  # it is what the name of a sweep stands for
+    assert sweeps(connect(small)) == ["s"]
+    with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: .*\bs\b"):
+        table(connect(small), "quick")
+    with pytest.raises(QueryError, match=r"unknown format 'html'\. Known: csv, json, latex, md"):
+        table(connect(small), "s", "html")
+    with pytest.raises(QueryError, match=r"'s'"):
+        table(connect(make_book("empty").store), "s")
+
+
+def test_a_sweep_without_evaluations_has_no_table(book) -> None:
+    book.trained("BN")
+    with pytest.raises(QueryError, match="sweep 's' asks for no evaluation"):
+        table(connect(book.close()), "s")
+
+
+def test_a_sweep_that_has_run_nothing_is_all_dashes(book) -> None:
+    book.cell("BN", "pgd", "fixed", None, missing=2)
+    text = table(connect(book.close()), "s")
+    assert text.splitlines()[2] == "| BN      | \N{EN DASH}     | \N{EN DASH}         |"
+    assert "No example has been evaluated yet. Units still missing: 2" in text

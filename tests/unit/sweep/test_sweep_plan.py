@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sweep_base import BASE, Planned
+
+from rna_ray.errors import SpaceError, SweepError, UserError
+from rna_ray.networks.describe import describe
+from rna_ray.sweep.plan import Plan
+
+
+def trains(plan: Plan) -> list[dict]:
+    return [dict(unit.settings) for unit in plan.units if unit.kind == "train"]
+
+
+def evaluates(plan: Plan) -> list[dict]:
+    return [dict(unit.settings) for unit in plan.units if unit.kind == "evaluate"]
+
+
+def test_a_train_unit_leaves_no_default_out(planned: Planned) -> None:
+    assert trains(planned()) == [
+        {
+            "data": {"name": "digits", "digest": "digest of digits", "train_examples": 1437 - 128, "held_out": 128},
+            "network": {"name": "resnet8", "width": 16, "norm": "BN+IN", "layer_based": False, "paths": "example"},
+            "training": {
+                "objective": "blackbox", "epochs": 3, "batch": 128, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4,
+                "schedule": {"name": "step", "milestones": [0.5, 0.75], "gamma": 0.1},
+                "augment": "none",
+                "attack": {
+                    "name": "pgd", "threat": "linf", "eps_255": 25.5, "step_255": 6.4, "steps": 5, "random_start": True,
+                },
+                "attack_mode": "train_frozen",
+            },
+            "precision": "fp32", "compile": False, "seed": 0,
+        }
+    ]  # fmt: skip
+
+
+def test_an_evaluate_unit_leaves_no_default_out(planned: Planned) -> None:
+    plan = planned()
+    train, first, second = plan.units
+    assert dict(first.settings) == {
+        "network": train.id, "checkpoint": "best", "paths": "example", "eval": "eval", "batch": 100,
+        "data": {"name": "digits", "digest": "digest of digits", "split": "test"},
+        "attack": {
+            "name": "pgd", "threat": "linf", "eps_255": 25.5, "step_255": 6.4, "steps": 20, "random_start": True,
+        },
+        "knowledge": "eot-10", "draws": 10, "precision": "fp32",
+        "examples": [0, 100], "evaluation": plan.cells[0].evaluation,
+    }  # fmt: skip
+    assert second.settings["examples"] == [100, 200]
+    assert first.needs == (train.id,)
+    (cell,) = plan.cells
+    assert (cell.variant, cell.attack, cell.knowledge, cell.network) == ("BN+IN", "pgd-20", "eot-10", train.id)
+    assert cell.units == (first.id, second.id)
+
+
+def test_ids_are_pinned(planned: Planned) -> None:
+    """Where this fails and the meaning changed, bump `units.VERSIONS`; stored results keep the ids they have."""
+    assert [unit.id for unit in planned().units] == [
+        "699a91498be3bb5fdfab32ff98ad10f6", "d1665afa25c4336450d6f4c0b6fbfe73", "dc429a27d11d2b3abacdaf1947af5018",
+    ]  # fmt: skip
+
+
+def test_variants_times_grid_in_a_fixed_order(planned: Planned) -> None:
+    text = BASE + (
+        "grid: {network.norm: [IN, BN], seed: [0, 1]}\nvariants: {slow: {training.lr: 0.01}, fast: {training.lr: 1}}\n"
+    )
+    plan = planned(text)
+    assert [(cell.variant, dict(cell.row)) for cell in plan.cells] == [
+        (f"{name}, {norm}", {"training.lr": lr, "network.norm": norm, "seed": seed})
+        for name, lr in (("slow", 0.01), ("fast", 1.0))
+        for norm in ("IN", "BN")
+        for seed in (0, 1)
+    ]
+    assert len(trains(plan)) == 8
+    assert [unit.kind for unit in plan.units] == ["train"] * 8 + ["evaluate"] * 16
+    assert planned(text).units == plan.units
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    seeds=st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=3),
+    widths=st.lists(st.integers(1, 9), unique=True, min_size=1, max_size=3),
+)
+def test_a_grid_is_the_product_of_its_axes(planned: Planned, seeds: list[int], widths: list[int]) -> None:
+    plan = planned(BASE, f"grid.seed={seeds}", f"grid.network.width={widths}")
+    found = [(one["seed"], one["network"]["width"]) for one in trains(plan)]
+    assert found == [(seed, width) for seed in seeds for width in widths]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(examples=st.integers(1, 360), batch=st.integers(1, 150), batches=st.none() | st.integers(1, 4))
+def test_shards_are_whole_batches_that_cover_each_example_once(
+    planned: Planned, examples: int, batch: int, batches: int | None
+) -> None:
+    sets = [f"evaluation.0.examples={examples}", f"evaluation.0.batch={batch}"]
+    plan = planned(BASE, *sets, f"evaluation.0.shard={'null' if batches is None else batches * batch}")
+    ranges = [unit["examples"] for unit in evaluates(plan)]
+    assert [example for start, stop in ranges for example in range(start, stop)] == list(range(examples))
+    assert all(start % batch == 0 for start, _ in ranges)
+    size = math.ceil(100 / batch) * batch if batches is None else batches * batch
+    assert all(stop - start == size for start, stop in ranges[:-1])
+    assert {unit["batch"] for unit in evaluates(plan)} == {min(batch, examples)}
+
+
+def test_more_examples_share_the_units_of_fewer(planned: Planned) -> None:
+    few, many = planned(BASE), planned(BASE, "evaluation.0.examples=350")
+    assert {unit.id for unit in few.units} < {unit.id for unit in many.units}
+
+
+def test_sweeps_that_share_a_network_share_its_unit(planned: Planned) -> None:
+    one = planned(BASE)
+    other = planned(
+        "# another file\nname: other\nabout: other words\nseed: 0\n"
+        + BASE.replace("name: base\n", "").replace("BN+IN", "'BGN+GN[1-1]'").replace("eot-10", "transfer")
+        + "resources: {train: {cpu: 4, gpu: 0.5}, evaluate: {actors: 3}}\n",
+        "data.root=/elsewhere", "data.download=true",
+    )  # fmt: skip
+    assert other.units[0].id == one.units[0].id
+    assert other.sweep == "other" and other.where.roots == {"digits": "/elsewhere"} and other.where.download
+    assert (other.where.train.gpu, other.where.evaluate.actors) == (0.5, 3)
+
+
+def test_with_one_path_what_cannot_matter_does_not_count(planned: Planned) -> None:
+    sets = ["network.norm=BN", "evaluation.0.knowledge=[transfer, resample, eot-10, fixed]"]
+    plain = planned(BASE, *sets, "training.objective=whitebox")
+    fancy = planned(BASE, *sets, "network.layer_based=true", "network.paths=batch", "evaluation.0.draws=7")
+    assert plain.units == fancy.units
+    assert len(plain.units) == 3 and len(plain.cells) == 4
+    assert [cell.knowledge for cell in plain.cells] == ["transfer", "resample", "eot-10", "fixed"]
+    assert {cell.units for cell in plain.cells} == {tuple(unit.id for unit in plain.units[1:])}
+    assert {(one["knowledge"], one["draws"]) for one in evaluates(plain)} == {("fixed", 1)}
+
+
+def test_norms_that_coincide_everywhere_are_one_path(planned: Planned) -> None:
+    plan = planned(BASE, "network.norm=GN[64]+LN")  # every layer has 64 channels at most: one group
+    assert trains(plan)[0]["training"]["objective"] == "whitebox"
+    assert evaluates(plan)[0]["knowledge"] == "fixed"
+
+
+def test_draws(planned: Planned) -> None:
+    knowledge = "evaluation.0.knowledge=[transfer, fixed]"
+    found = {one["knowledge"]: one["draws"] for one in evaluates(planned(BASE, knowledge))}
+    assert found == {"transfer": 10, "fixed": 1}
+    found = {one["knowledge"]: one["draws"] for one in evaluates(planned(BASE, knowledge, "evaluation.0.draws=4"))}
+    assert found == {"transfer": 4, "fixed": 4}
+
+
+def test_an_attack_that_does_not_look_knows_nothing(planned: Planned) -> None:
+    for attack in ("natural", "noise"):
+        plan = planned(BASE, f"evaluation.0.attack={attack}", "evaluation.0.knowledge=[transfer, fixed]")
+        assert [cell.knowledge for cell in plan.cells] == ["none"]
+        assert {(one["knowledge"], one["draws"]) for one in evaluates(plan)} == {("none", 10)}
+
+
+def test_one_fresh_path_is_resample(planned: Planned) -> None:
+    plan = planned(BASE, "evaluation.0.knowledge=[resample, eot-1]")
+    assert [cell.knowledge for cell in plan.cells] == ["resample", "eot-1"]
+    assert plan.cells[0].units == plan.cells[1].units
+
+
+def test_natural_training_has_no_attack_but_evaluations_keep_its_ball(planned: Planned) -> None:
+    natural = planned(BASE, "training.objective=natural")
+    assert trains(natural)[0]["training"]["attack"] is None
+    assert trains(natural)[0]["training"]["attack_mode"] is None
+    assert planned(BASE, "training.objective=natural", "training.attack.steps=9").units == natural.units
+    assert evaluates(natural)[0]["attack"]["eps_255"] == 25.5
+
+
+def test_the_ball_comes_from_training_where_it_is_stated_there(planned: Planned) -> None:
+    def ball(*sets: str) -> tuple[object, ...]:
+        attack = evaluates(planned(BASE, *sets))[0]["attack"]
+        return attack["threat"], attack["eps_255"], attack.get("step_255")
+
+    assert ball() == ("linf", 25.5, 6.4)
+    assert ball("training.attack={}") == ("linf", 8.0, 2.0)
+    assert ball("evaluation.0.eps_255=4") == ("linf", 4.0, 6.4)
+    assert ball("training.attack.threat=l2") == ("l2", 25.5, 6.4)
+    assert ball("evaluation.0.threat=l2", "evaluation.0.eps_255=128") == ("l2", 128.0, 2.0)
+    with pytest.raises(SweepError, match=r"evaluation\.0\.eps_255: state it, as training\.attack is under linf"):
+        ball("evaluation.0.threat=l2")
+
+
+def test_fgsm_in_training_is_one_step_from_the_image(planned: Planned) -> None:
+    attack = trains(planned(BASE, "training.attack.name=fgsm"))[0]["training"]["attack"]
+    assert attack == {
+        "name": "fgsm", "threat": "linf", "eps_255": 25.5, "step_255": 25.5, "steps": 1, "random_start": False,
+    }  # fmt: skip
+
+
+PAPER = BASE.replace("knowledge: eot-10", "") + "protocol: paper\n"
+
+
+def test_protocol_paper_is_one_setting(planned: Planned) -> None:
+    plan = planned(PAPER, "grid.network.norm=[IN, BN+IN, 'IN(affine=false)']")
+    single, mixed = trains(plan)  # the two spellings of the baseline are one unit
+    assert single["network"]["norm"] == "IN(affine=false)"
+    assert (mixed["network"]["norm"], mixed["network"]["paths"]) == ("BN+IN", "batch")
+    assert single["training"]["attack_mode"] == mixed["training"]["attack_mode"] == "train"
+    assert {(one["knowledge"], one["draws"]) for one in evaluates(plan)} == {("fixed", 1), ("transfer", 1)}
+    assert [cell.row["network.norm"] for cell in plan.cells] == ["IN", "BN+IN", "IN(affine=false)"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["network.paths=example", "training.attack_mode=eval", "evaluation.0.draws=2", "evaluation.0.knowledge=fixed"],
+)
+def test_what_contradicts_protocol_paper_is_refused(planned: Planned, key: str) -> None:
+    with pytest.raises(SweepError, match=rf"{key.partition('=')[0]}: protocol paper means"):
+        planned(PAPER, key)
+
+
+def test_both_protocols_stand_beside_each_other(planned: Planned) -> None:
+    text = BASE.replace("knowledge: eot-10", "knowledge: [transfer, eot-10], only: [ours]") + "  - {attack: natural}\n"
+    plan = planned(text, "grid.protocol=[paper, ours]")
+    assert [one["network"]["paths"] for one in trains(plan)] == ["batch", "example"]
+    assert [(cell.variant, cell.attack) for cell in plan.cells] == [
+        ("paper", "natural"), ("ours", "pgd-20"), ("ours", "pgd-20"), ("ours", "natural"),
+    ]  # fmt: skip
+
+
+def test_only_means_a_name_before_it_means_a_norm(planned: Planned) -> None:
+    text = BASE + "variants: {BN: {network.norm: BN}, BN natural: {network.norm: BN, training.objective: natural}}\n"
+
+    def cells(only: str) -> list[str]:
+        return [cell.variant for cell in planned(text, f"evaluation.0.only={only}").cells]
+
+    assert cells("[BN]") == ["BN"]
+    assert cells("[natural]") == ["BN natural"]
+    assert planned(BASE, "evaluation.0.only=[BN+IN]").cells[0].variant == "BN+IN"
+
+
+def test_entries_that_would_be_called_the_same_say_how_they_differ(planned: Planned) -> None:
+    text = BASE + "  - {attack: pgd, eps_255: 4}\n  - {attack: pgd, eps_255: 4, checkpoint: last}\n  - {attack: fgsm}\n"
+    assert [cell.attack for cell in planned(text).cells] == [
+        "pgd-20 checkpoint=best", "pgd-20 checkpoint=best eps_255=4", "pgd-20 checkpoint=last eps_255=4", "fgsm",
+    ]  # fmt: skip
+    with pytest.raises(SweepError, match=r"two entries ask for pgd-20 \(eot-10\) of 'BN\+IN'"):
+        planned(BASE + "  - {attack: pgd, knowledge: eot-10, examples: 100}\n")
+
+
+def test_costs_are_multiply_adds(planned: Planned) -> None:
+    macs = describe("resnet8", width=16, image_shape=(1, 8, 8), classes=10).macs
+    plan = planned()
+    train, first, second = (plan.costs[unit.id] for unit in plan.units)
+    assert train == 3 * macs * (1437 - 128) * 3 * (1 + 5)  # forward and backward, epochs, update and attack steps
+    assert first == second == macs * 100 * (3 * 20 * 10 + 2 * 10)
+    natural = planned(BASE, "training.objective=natural", "evaluation.0.attack=natural")
+    assert natural.costs[natural.units[0].id] == 3 * macs * (1437 - 128) * 3
+    assert natural.costs[natural.units[1].id] == macs * 100 * 20
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "sentence"),
+    [
+        ("network.norm=GN3", SpaceError, "variant 'GN3': GN3: 3 groups do not divide the 16 channels of layer norm"),
+        ("grid.network.norm=[BN, GN3]", SpaceError, "variant 'GN3': GN3: 3 groups do not divide"),
+        ("data.held_out=1437", SweepError, "variant 'BN+IN': data.train_examples: 0 and 1437 held out are not what"),
+        ("data.train_examples=1400", SweepError, "variant 'BN+IN': data.train_examples: 1400 and 128 held out"),
+        ("evaluation.0.examples=361", SweepError, "evaluation.0.examples: 361 are more than the 360 test images"),
+        ("data.held_out=0", SweepError, "evaluation.0.checkpoint: best is chosen on held-out images"),
+        ("variants={A: {data.root: a}, B: {data.root: b}}", SweepError, "data.root: digits cannot lie in both a and b"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(planned: Planned, key: str, kind: type[UserError], sentence: str) -> None:
+    with pytest.raises(kind) as error:
+        planned(BASE, key)
+    assert str(error.value).startswith(sentence) and "\n" not in str(error.value)

@@ -1,0 +1,116 @@
+"""Every field that counts changes an id, every other one leaves them all; a new field fails here first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+from sweep_base import BASE, Planned
+
+from rna_ray.attacks.catalog import ATTACKS, Option
+from rna_ray.sweep.experiment import SweepSpec
+from rna_ray.sweep.sections import Evaluation
+
+# Another value for every field of an experiment that counts, and what it needs to matter.
+COUNTS: dict[str, tuple[str, ...]] = {
+    "protocol": ("paper", "evaluation=[]"),
+    "data.name": ("mnist",),
+    "data.train_examples": ("100",),
+    "data.held_out": ("64",),
+    "network.name": ("resnet18", "network.norm=BN+LN"),
+    "network.width": ("8",),
+    "network.norm": ("BN",),
+    "network.layer_based": ("true",),
+    "network.paths": ("batch",),
+    "training.objective": ("whitebox",),
+    "training.epochs": ("4",),
+    "training.batch": ("64",),
+    "training.lr": ("0.2",),
+    "training.momentum": ("0.8",),
+    "training.weight_decay": ("1e-4",),
+    "training.schedule.name": ("cosine",),
+    "training.schedule.milestones": ("[0.5]",),
+    "training.schedule.gamma": ("0.2",),
+    "training.schedule.warmup": ("0.2", "training.schedule.name=one-cycle"),
+    "training.augment": ("crop",),
+    "training.attack.name": ("fgsm",),
+    "training.attack.threat": ("l2",),
+    "training.attack.eps_255": ("20",),
+    "training.attack.step_255": ("5",),
+    "training.attack.steps": ("6",),
+    "training.attack.random_start": ("false",),
+    "training.attack_mode": ("eval",),
+    "seed": ("1",),
+    "precision": ("bf16",),
+    "compile": ("true",),
+}
+ENTRY: dict[str, str] = {
+    "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
+    "shard": "200", "eval": "train_frozen",
+}  # fmt: skip
+FREE: dict[str, str] = {
+    "name": "other", "about": "words", "data.root": "/elsewhere", "data.download": "true",
+    "resources.train.cpu": "4", "resources.train.gpu": "0.5", "resources.evaluate.cpu": "0.5",
+    "resources.evaluate.gpu": "1", "resources.evaluate.actors": "3", "presets": "{p: {seed: 1}}",
+    "grid": "{seed: [0]}", "variants": "{A: {seed: 0}}", "evaluation.0.only": "[BN+IN]",
+}  # fmt: skip
+
+
+def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield each leaf's dotted key and whether it counts."""
+    for name, field in model.model_fields.items():
+        counts = counted and (field.json_schema_extra or {}).get("counts", True)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, bool(counts), f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in ("evaluation", "options"):
+            yield f"{prefix}{name}", bool(counts)
+
+
+def test_every_field_is_in_one_of_the_lists() -> None:
+    fields = dict(leaves(SweepSpec))
+    entry = dict(leaves(Evaluation))
+    assert {name for name, counts in fields.items() if counts} == set(COUNTS)
+    assert {name for name, counts in entry.items() if counts} == set(ENTRY)
+    free = {name for name, counts in fields.items() if not counts}
+    assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
+
+
+@pytest.mark.parametrize("key", COUNTS)
+def test_a_field_that_counts_changes_every_id(planned: Planned, key: str) -> None:
+    value, *context = COUNTS[key]
+    before, after = planned(BASE, *context), planned(BASE, *context, f"{key}={value}")
+    assert not {unit.id for unit in before.units} & {unit.id for unit in after.units}
+
+
+@pytest.mark.parametrize("key", ENTRY)
+def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str) -> None:
+    before, after = planned(), planned(BASE, f"evaluation.0.{key}={ENTRY[key]}")
+    assert before.units[0].id == after.units[0].id
+    assert [unit.id for unit in before.units] != [unit.id for unit in after.units]
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_a_field_that_does_not_count_leaves_every_id(planned: Planned, key: str) -> None:
+    assert planned(BASE, f"{key}={FREE[key]}").units == planned().units
+
+
+def other(option: Option) -> object:
+    if isinstance(option.default, bool):
+        return str(not option.default).lower()
+    if option.choices:
+        return option.choices[-1]
+    return option.default * 2 or 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "option"),
+    [(attack.name, option) for attack in ATTACKS.values() for option in attack.options if len(option.choices) != 1],
+    ids=lambda part: getattr(part, "name", part),
+)
+def test_every_option_of_every_attack_counts(planned: Planned, attack: str, option: Option) -> None:
+    entry = f"evaluation=[{{attack: {attack}{', eps_255: 9' if option.name == 'threat' else ''}}}]"
+    before, after = planned(BASE, entry), planned(BASE, entry, f"evaluation.0.{option.name}={other(option)}")
+    assert before.units[0].id == after.units[0].id
+    assert not {unit.id for unit in before.units[1:]} & {unit.id for unit in after.units[1:]}
