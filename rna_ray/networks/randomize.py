@@ -69,9 +69,10 @@ def randomize(model: Model, space: str, *, layer_based: bool = False, seed: int 
     """Swap the norm layers of a torch model, in place, for random ones over a space such as `BN+IN`.
 
     BatchNorm2d, GroupNorm and InstanceNorm2d layers are swapped; each member of the space starts from the weight and
-    bias of the layer it replaces, and BN and BGN from its running statistics. All members use eps 1e-5 and momentum 0.1,
-    whatever the replaced layer used. The model then draws a path for each example at each call (`model.path_source`,
-    seeded with `seed`), or follows one of `model.paths` inside `rna_ray.networks.paths.following(model, path)`.
+    bias of the layer it replaces, and BN and BGN from its running statistics. All members use eps 1e-5 and momentum
+    0.1, whatever the replaced layer used. The model then draws a path for each example at each call
+    (`model.path_source`, seeded with `seed`), or follows one of `model.paths` inside
+    `rna_ray.networks.paths.following(model, path)`.
 
     Raises SpaceError, with nothing swapped, for a space that does not parse or fit, a model without norm layers, and
     one with any other normalisation: every module whose class, or one it extends, has "Norm" in its name, apart from

@@ -98,7 +98,7 @@ def test_the_global_generators_are_untouched() -> None:
 
 def test_uniform_moments() -> None:
     u = random().uniform("u", MANY, (8,)).double()
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     assert u.mean().item() == pytest.approx(1 / 2, abs=5 / math.sqrt(12 * u.numel()))
     assert u.var().item() == pytest.approx(1 / 12, abs=5 * math.sqrt(1 / 180 / u.numel()))
     counts = torch.histc(u.float(), bins=64, min=0, max=1)
@@ -144,7 +144,7 @@ def test_integers_are_uniform(bound: int) -> None:
 def test_integers_of_huge_bounds_stay_inside() -> None:
     drawn = random().integers("i", MANY, [1, 2**31 - 1])
     assert drawn[:, 0].eq(0).all()
-    assert 0 <= drawn[:, 1].min() and drawn[:, 1].max() < 2**31 - 1
+    assert drawn[:, 1].min() >= 0 and drawn[:, 1].max() < 2**31 - 1
     assert drawn[:, 1].double().mean().item() == pytest.approx(2**30, rel=0.02)
 
 
@@ -155,10 +155,18 @@ def test_neighbours_do_not_correlate() -> None:
         return Randomness(unit).uniform(name, MANY + start, (2,), step=step, draw=draw).double()
 
     streams = {
-        "base": u(), "next unit": u(unit="b"), "next name": u(name="m"), "step 1": u(step=1), "step 2": u(step=2),
-        "draw 1": u(draw=1), "draw 2": u(draw=2), "step 1, draw 2": u(step=1, draw=2), "step 2, draw 1": u(step=2, draw=1),
-        "next example": u(start=1), "far example": u(start=10**9),
-    }  # fmt: skip
+        "base": u(),
+        "next unit": u(unit="b"),
+        "next name": u(name="m"),
+        "step 1": u(step=1),
+        "step 2": u(step=2),
+        "draw 1": u(draw=1),
+        "draw 2": u(draw=2),
+        "step 1, draw 2": u(step=1, draw=2),
+        "step 2, draw 1": u(step=2, draw=1),
+        "next example": u(start=1),
+        "far example": u(start=10**9),
+    }
     for (a, one), (b, other) in itertools.combinations(streams.items(), 2):
         for left, right in itertools.product((0, 1), repeat=2):
             found = correlation(one[:, left], other[:, right])
@@ -167,8 +175,9 @@ def test_neighbours_do_not_correlate() -> None:
 
 
 def test_no_word_repeats() -> None:
-    words = [random().words(name, MANY, 4, step=step, draw=draw)
-             for name in ("a", "b") for step in (0, 1) for draw in (0, 1)]  # fmt: skip
+    words = [
+        random().words(name, MANY, 4, step=step, draw=draw) for name in ("a", "b") for step in (0, 1) for draw in (0, 1)
+    ]
     everything = torch.cat([each.flatten() for each in words])
     assert len(torch.unique(everything)) == len(everything)
 
@@ -194,4 +203,4 @@ def test_permutations_put_each_element_anywhere() -> None:
 def test_seeds_fit_every_library_and_differ_by_name() -> None:
     seeds = [random().seed(f"name {index}") for index in range(1000)]
     assert len(set(seeds)) == 1000
-    assert 0 <= min(seeds) and max(seeds) < 2**31
+    assert min(seeds) >= 0 and max(seeds) < 2**31

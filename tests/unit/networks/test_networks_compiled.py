@@ -84,7 +84,7 @@ def test_a_randomised_model_draws_afresh_without_compiling_again() -> None:
     network = randomize(body(), "BN+LN").eval()
     backend = Counting("eager")
     compiled = torch.compile(network, backend=backend, dynamic=False)
-    x = torch.rand(4, 1, 8, 8)
+    x = torch.rand(16, 1, 8, 8)
     drawn = []
     for call in range(5):
         y = compiled(x)

@@ -42,7 +42,9 @@ def test_a_constant_path_gives_what_torchs_kernels_give(member: int, training: b
         torch.testing.assert_close(buffer, twin, **BOUND)
     if not training:
         native.eval(), mixture.eval()
-        pairs = zip(run(native, images(5), member), run(mixture, images(5), torch.full((EXAMPLES,), member)), strict=True)
+        pairs = zip(
+            run(native, images(5), member), run(mixture, images(5), torch.full((EXAMPLES,), member)), strict=True
+        )
         for a, b in pairs:
             torch.testing.assert_close(a, b, **BOUND)
 
@@ -113,7 +115,7 @@ def test_in_training_batch_statistics_come_from_all_examples() -> None:
     together = run(layer, x, MIXED)[0]
     whole = norm(SPACE)
     for member in range(MEMBERS):
-        rows = MIXED == member
+        rows = member == MIXED
         torch.testing.assert_close(together[rows], run(whole, x, member)[0][rows], **BOUND)
     for one, other in zip(batch_members(layer), batch_members(whole), strict=True):
         torch.testing.assert_close(one.running_mean, other.running_mean, **BOUND)

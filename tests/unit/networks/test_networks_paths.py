@@ -24,9 +24,7 @@ def network(norm: str = "BN+IN", *, layer_based: bool = False, seed: int = 0) ->
 
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(20)), st.integers(1, 20), st.integers(0, 2**40), st.integers(0, 9))
-def test_a_path_is_a_function_of_unit_example_step_and_draw(
-    order: list[int], size: int, step: int, draw: int
-) -> None:
+def test_a_path_is_a_function_of_unit_example_step_and_draw(order: list[int], size: int, step: int, draw: int) -> None:
     space, random = PathSpace((2, 3, 5, 2)), Randomness("unit")
     whole = space.draw(random, "path", torch.arange(20), step=step, draw=draw)
     some = torch.tensor(order[:size])
@@ -37,8 +35,11 @@ def test_other_units_names_steps_and_draws_give_other_paths() -> None:
     space, examples = PathSpace((2,) * 20), torch.arange(50)
     drawn = [
         space.draw(Randomness(unit), name, examples, step=step, draw=draw)
-        for unit in ("a", "b") for name in ("attack", "defence") for step in (0, 1) for draw in (0, 1)
-    ]  # fmt: skip
+        for unit in ("a", "b")
+        for name in ("attack", "defence")
+        for step in (0, 1)
+        for draw in (0, 1)
+    ]
     for one in range(len(drawn)):
         for other in range(one):
             assert difference(drawn[one], drawn[other]).float().mean().item() == pytest.approx(10, abs=1.5)
@@ -65,7 +66,11 @@ def test_layer_based_draws_take_only_the_listed_rows() -> None:
 def test_listing_gives_as_many_distinct_paths_as_the_space_counts(space: str, layer_based: bool) -> None:
     layers = [NormLayer(name=str(channels), channels=channels, height=4, width=4) for channels in (4, 8, 16)]
     listed = path_space(parse(space), layers, layer_based=layer_based).all()
-    assert len({tuple(row) for row in listed.tolist()}) == len(listed) == parse(space).paths(layers, layer_based=layer_based)
+    assert (
+        len({tuple(row) for row in listed.tolist()})
+        == len(listed)
+        == parse(space).paths(layers, layer_based=layer_based)
+    )
 
 
 def test_a_path_has_a_column_for_each_random_layer_of_the_network() -> None:

@@ -17,7 +17,9 @@ ranges = st.tuples(powers, powers).map(sorted).map(lambda pair: f"[{pair[0]}-{pa
 options = st.sampled_from(["", "(affine=false)", "(affine=true)", "(affine = false)"])
 whole = st.tuples(st.sampled_from(["BN", "IN", "LN"]), options).map("".join)
 counted = st.tuples(st.sampled_from(["GN", "BGN"]), st.integers(1, 64).map(str), options).map("".join)
-sized = st.tuples(st.sampled_from(["GN", "BGN"]), st.one_of(ranges, powers.map(lambda s: f"[{s}]")), options).map("".join)
+sized = st.tuples(st.sampled_from(["GN", "BGN"]), st.one_of(ranges, powers.map(lambda s: f"[{s}]")), options).map(
+    "".join
+)
 terms = st.one_of(whole, counted, sized)
 spaces = st.lists(terms, min_size=1, max_size=5)
 
@@ -42,13 +44,21 @@ def test_order_repetition_and_blanks_do_not_matter(pair: tuple[list[str], list[s
 @pytest.mark.parametrize(
     ("spelled", "same"),
     [
-        ("BGN+GN[1-1]", "BN+IN"), ("IN+BN", "BN+IN"), ("GN[1]", "IN"), ("GN1", "LN"), ("BGN[1]", "BN"),
-        ("BGN+GN[1-4]", "BGN[1]+BGN[2]+BGN[4]+GN[1]+GN[2]+GN[4]"), ("BGN+LN+GN[2]", "LN+BGN[2]+GN[2]"),
-        ("BGN[1-2]+GN[4]", "BN+BGN[2]+GN[4]"), ("BGN(affine=false)+GN[2]", "BGN[2](affine=false)+GN[2]"),
+        ("BGN+GN[1-1]", "BN+IN"),
+        ("IN+BN", "BN+IN"),
+        ("GN[1]", "IN"),
+        ("GN1", "LN"),
+        ("BGN[1]", "BN"),
+        ("BGN+GN[1-4]", "BGN[1]+BGN[2]+BGN[4]+GN[1]+GN[2]+GN[4]"),
+        ("BGN+LN+GN[2]", "LN+BGN[2]+GN[2]"),
+        ("BGN[1-2]+GN[4]", "BN+BGN[2]+GN[4]"),
+        ("BGN(affine=false)+GN[2]", "BGN[2](affine=false)+GN[2]"),
         ("GN+GN[2-4](affine=false)", "GN[2]+GN[4]+GN[2](affine=false)+GN[4](affine=false)"),
-        ("BN(affine=true)", "BN"), ("GN32", "GN32"), ("GN[1-64]", "+".join(["IN"] + [f"GN[{1 << p}]" for p in range(1, 7)])),
+        ("BN(affine=true)", "BN"),
+        ("GN32", "GN32"),
+        ("GN[1-64]", "+".join(["IN"] + [f"GN[{1 << p}]" for p in range(1, 7)])),
     ],
-)  # fmt: skip
+)
 def test_spellings_of_one_space(spelled: str, same: str) -> None:
     assert parse(spelled) == parse(same)
     assert parse(spelled).canonical == parse(same).canonical
@@ -63,16 +73,31 @@ def test_canonical_names() -> None:
 @pytest.mark.parametrize(
     ("text", "character", "says"),
     [
-        ("BNN", 1, "unknown norm 'BNN'; did you mean"), ("BN+XX", 4, "unknown norm 'XX'"), ("BN+", 4, "a norm is expected"),
-        ("+BN", 1, "a norm is expected"), ("BN++IN", 4, "a norm is expected"), ("BN + 3", 6, "a norm is expected"),
-        ("BN-IN", 3, "'-' is not part"), ("BN+GN", 4, "GN needs a group count"), ("GN[1-4]+BGN", 9, "BGN needs"),
-        ("BN32", 3, "BN takes neither"), ("IN+LN[4]", 6, "LN takes neither"), ("GN2[4]", 4, "a count or sizes, not both"),
-        ("GN0", 3, "a group count starts at 1"), ("GN[0-4]", 3, "power of two"), ("BN+GN[3]", 6, "power of two"),
-        ("GN[8-4]", 3, "power of two"), ("GN[a]", 3, "is not a range"), ("GN[1-4", 3, "is not a range"),
-        ("GN[]", 3, "is not a range"), ("BN(affine=no)", 3, "unknown"), ("BN(affine=false", 3, "unknown"),
-        ("GN[4](track)", 6, "unknown"), ("bn", 1, "unknown norm 'bn'"),
+        ("BNN", 1, "unknown norm 'BNN'; did you mean"),
+        ("BN+XX", 4, "unknown norm 'XX'"),
+        ("BN+", 4, "a norm is expected"),
+        ("+BN", 1, "a norm is expected"),
+        ("BN++IN", 4, "a norm is expected"),
+        ("BN + 3", 6, "a norm is expected"),
+        ("BN-IN", 3, "'-' is not part"),
+        ("BN+GN", 4, "GN needs a group count"),
+        ("GN[1-4]+BGN", 9, "BGN needs"),
+        ("BN32", 3, "BN takes neither"),
+        ("IN+LN[4]", 6, "LN takes neither"),
+        ("GN2[4]", 4, "a count or sizes, not both"),
+        ("GN0", 3, "a group count starts at 1"),
+        ("GN[0-4]", 3, "power of two"),
+        ("BN+GN[3]", 6, "power of two"),
+        ("GN[8-4]", 3, "power of two"),
+        ("GN[a]", 3, "is not a range"),
+        ("GN[1-4", 3, "is not a range"),
+        ("GN[]", 3, "is not a range"),
+        ("BN(affine=no)", 3, "unknown"),
+        ("BN(affine=false", 3, "unknown"),
+        ("GN[4](track)", 6, "unknown"),
+        ("bn", 1, "unknown norm 'bn'"),
     ],
-)  # fmt: skip
+)
 def test_an_error_points_at_its_character(text: str, character: int, says: str) -> None:
     with pytest.raises(SpaceError) as error:
         parse(text)
