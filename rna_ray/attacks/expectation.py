@@ -29,7 +29,7 @@ class Passes:
         self, network: Network, *, forward: Forward | None = None, bf16: bool = False, shared: bool = False,
         separate: bool = False,
     ) -> None:
-        self.network, self.forward = network, forward or network
+        self.network, self.forward = network, network if forward is None else forward
         self.bf16 = bf16
         # With one path for all there is nothing to tell examples apart by, and rows may change places.
         self.shared = shared or not network.paths.sizes

@@ -1,0 +1,53 @@
+"""How many units fit, and how the machine is shared between training and evaluation. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rna_ray.errors import ResourceError
+from rna_ray.sweep.sections import Share
+
+Node = Mapping[str, float]  # a node's resources as Ray names them: {"CPU": 8, "GPU": 2}
+
+
+def count(nodes: Sequence[Node], share: Share) -> int:
+    """Return how many units of a share fit on the nodes at once; a unit never spans two nodes."""
+    return sum(_on_node(node, share) for node in nodes)
+
+
+def check(nodes: Sequence[Node], share: Share, kind: str) -> None:
+    """Raise ResourceError where no node can hold even one unit: Ray would wait for ever."""
+    if count(nodes, share) == 0:
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
+        raise ResourceError(
+            f"resources.{kind} asks for {share.cpu:g} CPU and {share.gpu:g} GPU a unit, but the largest node of the "
+            f"cluster has {most['CPU']:g} CPU and {most['GPU']:g} GPU; ask for less, or add a larger node"
+        )
+
+
+def trials_at_once(slots: int, *, train_cost: float, evaluate_cost: float) -> int:
+    """Return how many trials may run at once, so that evaluation of finished ones overlaps with training.
+
+    Slots are divided as the estimated work is; both get at least one where there are two.
+    """
+    if slots <= 1 or not evaluate_cost:
+        return max(slots, 1)
+    fair = round(slots * train_cost / (train_cost + evaluate_cost))
+    return min(max(fair, 1), slots - 1)
+
+
+def evaluators(nodes: Sequence[Node], evaluate: Share, train: Share, *, trials: int, most: int | None) -> int:
+    """Return how many evaluators may live beside this many trials; 0 means that they wait until training ends.
+
+    A wrong count costs waiting, never a deadlock: every unit takes all it needs in one step, and evaluators leave.
+    """
+    total = {"CPU": sum(node.get("CPU", 0) for node in nodes), "GPU": sum(node.get("GPU", 0) for node in nodes)}
+    left = {"CPU": total["CPU"] - trials * train.cpu, "GPU": total["GPU"] - trials * train.gpu}
+    fit = count(nodes, evaluate) if not trials else min(count(nodes, evaluate), max(_on_node(left, evaluate), 0))
+    return fit if most is None else min(fit, most)
+
+
+def _on_node(node: Node, share: Share) -> int:
+    asked = {"CPU": share.cpu, "GPU": share.gpu}
+    fits = [int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items() if amount]
+    return min(fits) if fits else 1

@@ -1,0 +1,59 @@
+"""What is to do, as both executors take it: units in order, each with the job that does it, and what it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from rna_ray.running.work import Job
+from rna_ray.sweep.plan import Where
+from rna_ray.sweep.sections import Share
+from rna_ray.sweep.status import Status
+from rna_ray.sweep.units import Kind, Unit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """The units of a run, trains before what needs them, and where they run."""
+
+    units: tuple[Unit, ...]
+    costs: Mapping[str, int]
+    store: str
+    where: Where
+    attempts: Mapping[str, int]
+    """Failed attempts so far, by unit id."""
+
+    @classmethod
+    def of(cls, status: Status, *, store: str, where: Where, attempts: Mapping[str, int]) -> Tasks:
+        """Return what a status leaves to do."""
+        return cls(units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """The kinds of units that there are to do."""
+        return {unit.kind for unit in self.units}
+
+    def of_kind(self, kind: Kind) -> list[Unit]:
+        """Return the units of a kind, in order."""
+        return [unit for unit in self.units if unit.kind == kind]
+
+    def cost(self, kind: Kind) -> int:
+        """Return the estimated multiply-adds of the units of a kind."""
+        return sum(self.costs[unit.id] for unit in self.of_kind(kind))
+
+    def share(self, kind: Kind) -> Share:
+        """Return what a unit of a kind takes of the machine."""
+        return self.where.train if kind == "train" else self.where.evaluate
+
+    def job(self, unit: Unit) -> Job:
+        """Return the job that does a unit; threads and device follow from its share by rule, not from the machine."""
+        share = self.share(unit.kind)
+        return Job(
+            unit=unit,
+            store=self.store,
+            root=self.where.roots[unit.settings["data"]["name"]],
+            download=self.where.download,
+            threads=max(1, int(share.cpu)),
+            device="cuda" if share.gpu else "cpu",
+            attempt=self.attempts.get(unit.id, 0) + 1,
+        )
