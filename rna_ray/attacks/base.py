@@ -33,6 +33,10 @@ class Victim(Protocol):
         """Return the defender's logits (N, m, classes) on m draws made independently of the attacker's."""
         ...
 
+    def alone(self, row: int) -> Victim:
+        """Return the same defence of one of the images, for libraries that attack them one at a time."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Ball:

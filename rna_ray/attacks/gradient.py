@@ -56,8 +56,9 @@ class GradientAttack(Attack):
         for step in range(self.steps):
             gradient = victim.gradient(x_adv, y, step=step)
             if self.decay is not None:
-                momentum = self.decay * momentum + gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
-                gradient = momentum
+                # A gradient of zeros would fill the momentum with NaN, and the attack would not move again.
+                length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+                gradient = momentum = self.decay * momentum + gradient / length
             x_adv = self.ball.project(x_adv + self.step * self._direction(gradient), x)
         return x_adv
 

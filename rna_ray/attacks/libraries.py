@@ -1,7 +1,8 @@
 """Adapters: attacks of torchattacks and pyautoattack on a defence that draws paths.
 
-The libraries see a module without parameters or mode, so that they can neither switch the network's mode (torchattacks
-decides by the substring "BatchNorm") nor fill its gradients. They reseed torch's global generator; it is put back after.
+The libraries see a module without the network's parameters or mode, so that they cannot switch the mode (torchattacks
+decides by the substring "BatchNorm"). They call `backward`, so the network's parameters must not require grad
+(`evaluate` sees to it). They reseed torch's global generator; it is put back after.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import sys
 from collections.abc import Iterator
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from torch import nn
 from rna_ray.attacks.base import Attack, Ball, Victim
 
 
-@final
 class View(nn.Module):
     """A victim as an attack library calls it: images in, logits under the attacker's knowledge out."""
 
@@ -31,6 +32,19 @@ class View(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._victim.logits(x)
+
+
+@final
+class _Positive(View):
+    """A view whose logits are above 0, the same softmax.
+
+    CW of torchattacks masks a class by multiplying with 0, and takes that 0 for the largest logit where all are
+    negative, as the log-probabilities of an expectation always are: it would then see no loss, and attack nothing.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        return logits - logits.detach().amin(1, keepdim=True) + 1
 
 
 @contextlib.contextmanager
@@ -56,17 +70,28 @@ class TorchAttack(Attack):
         self.name, self.options = name, options
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with own_generators(victim.random.seed("attack/library")), torch.enable_grad():
+            if self.name == "CW":
+                return self._finite(self._run(_Positive(victim, x.device), x, y), x)
+            # DeepFool shows the network one image at a time, which would then follow the path of another.
+            views = [View(victim.alone(row), x.device) for row in range(len(x))]
+            found = [self._run(view, x[row : row + 1], y[row : row + 1]) for row, view in enumerate(views)]
+            return self._finite(torch.cat(found), x)
+
+    def _run(self, view: View, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         import torchattacks
 
-        with own_generators(victim.random.seed("attack/library")), torch.enable_grad():
-            attack = getattr(torchattacks, self.name)(View(victim, x.device), **self.options)
-            return self._finite(attack(x, y), x)
+        return getattr(torchattacks, self.name)(view, **self.options)(x, y)
 
     @staticmethod
     def _finite(x_adv: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return the image itself where a library divided by a zero gradient: it found no perturbation there."""
         lost = ~torch.isfinite(x_adv).flatten(1).all(1)
         return torch.where(lost.view(-1, 1, 1, 1), x, x_adv)
+
+
+# The classes that are too few for the DLR losses: they look at the third and the fourth largest logit.
+_CLASSES = {"apgd-dlr": 2, "apgd-t": 3}
 
 
 class _Flags(logging.Handler):
@@ -77,7 +102,8 @@ class _Flags(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        if record.funcName != "check_n_classes":  # it speaks of attacks that `_fit_classes` has left out
+            self.messages.append(record.getMessage())
 
 
 class AutoAttack(Attack):
@@ -95,32 +121,44 @@ class AutoAttack(Attack):
         import pyautoattack
 
         seed = victim.random.seed("attack/library")
-        with own_generators(seed), self._watched():
+        with own_generators(seed), self._watched() as said:
             attack = pyautoattack.AutoAttack(
                 View(victim, x.device), norm="Linf" if self.ball.threat == "linf" else "L2", eps=self.ball.eps,
                 seed=seed, device=x.device, version=self.version,
             )
-            self._fit_classes(attack, victim.logits(x[:1]).shape[1])
+            said += self._fit_classes(attack, victim.logits(x[:1]).shape[1])
             return attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
 
     @staticmethod
-    def _fit_classes(attack: object, classes: int) -> None:
-        """Attack no more targets than there are wrong classes: the library indexes past the end."""
-        for name in ("apgd_targeted", "fab"):
-            part = getattr(attack, name)
+    def _fit_classes(attack: Any, classes: int) -> list[str]:
+        """Attack no more targets than there are wrong classes, and leave out a loss that needs more of them.
+
+        The library indexes past the end in both cases. Return what was left out, in words.
+        """
+        for part in (attack.apgd_targeted, attack.fab):
             part.n_target_classes = min(part.n_target_classes, classes - 1)
+        left_out = [name for name in attack.attacks_to_run if classes <= _CLASSES.get(name, 0)]
+        attack.attacks_to_run = [name for name in attack.attacks_to_run if name not in left_out]
+        return [f"{name} was left out: its loss needs more than {classes} classes" for name in left_out]
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Turn what the library's checks log into flags, without letting it reach the user's terminal."""
+    def _watched(self) -> Iterator[list[str]]:
+        """Turn what the library's checks log into flags, without letting it reach the user's terminal.
+
+        Its check for optimisation at inference counts in a global of the process, and switches tracing off.
+        """
+        from pyautoattack.checks import funcs
+
         logger, handler = logging.getLogger("auto-attack"), _Flags()
-        before = logger.level, logger.propagate
+        before, tracer = (logger.level, logger.propagate), sys.gettrace()
+        funcs.update(dict.fromkeys(funcs, 0))
         logger.setLevel(logging.WARNING)
         logger.propagate = False
         logger.addHandler(handler)
         try:
-            yield
+            yield handler.messages
         finally:
+            sys.settrace(tracer)
             logger.removeHandler(handler)
             logger.level, logger.propagate = before
             said = [*self.flags.get("autoattack", []), *handler.messages]  # type: ignore[misc]

@@ -58,6 +58,14 @@ class Defence:
         self._calls += 1
         return mean_prediction(self.attack_passes.logits(x, self.attacker_paths(self._calls - 1)))
 
+    def alone(self, row: int) -> Defence:
+        """Return the same defence of one of the images: its paths are those that the image has in its batch."""
+        only = slice(0, 1) if self.attack_passes.shared else slice(row, row + 1)  # the first image's path is shared
+        return Defence(
+            self.passes, self.paths, self.random, self.examples[only], self.knowledge,
+            draws=self.draws, draw=self.first_draw, attack_passes=self.attack_passes,
+        )
+
     @torch.no_grad()
     def answer(self, x: torch.Tensor, name: str = "adversarial") -> torch.Tensor:
         """Return the defender's logits (N, m, classes), on draws that only `fixed` attackers know."""

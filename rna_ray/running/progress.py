@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from rna_ray.running.work import Done
+from rna_ray.show import NAMES, clock
 from rna_ray.sweep.cost import seconds
 from rna_ray.sweep.status import Status
 
@@ -57,6 +58,11 @@ class Progress:
             self.done[done.kind] += 1
             if done.state == "failed":
                 self.failures.append(done)
+
+    @property
+    def seconds_computed(self) -> float:
+        """The sum of the seconds that the finished units took."""
+        return sum(self._finished.values())
 
     # -- the estimate ------------------------------------------------------------------------------------------------
 
@@ -132,9 +138,6 @@ class Progress:
             bars.update(task.id, completed=self.done[kind] + (part if kind == "train" else 0.0))
 
 
-NAMES = {"train": "trials", "evaluate": "evaluations"}
-
-
 class _Left(ProgressColumn):
     """The time left of the whole run, beside its first bar."""
 
@@ -156,12 +159,3 @@ def _ended(thread: threading.Thread, stop: threading.Event) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as people say it: 40 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
-    whole = round(seconds)
-    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller} {part}"
-    return f"{whole} s"

@@ -40,6 +40,18 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One network that a sweep asks for; trials may share a unit."""
+
+    row: Mapping[str, Any]
+    """The variant's axes, as the user wrote them."""
+    variant: str
+    """The variant's label."""
+    network: str
+    """The id of the train unit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Where:
     """What units need to run, and what does not count: folders and resources."""
 
@@ -60,6 +72,7 @@ class Plan:
     sweep: str
     spec: SweepSpec
     units: tuple[Unit, ...]
+    trials: tuple[Trial, ...]
     cells: tuple[Cell, ...]
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
@@ -97,8 +110,9 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
             if one.variant in meant[at]:
                 cells += [_cell(one, asked, units_by_id, costs) for asked in _asked(one, at, label, spec)]
     _refuse_repeats(cells)
+    trials = tuple(Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id) for one in found)
     return Plan(
-        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), cells=tuple(cells), costs=costs,
+        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells), costs=costs,
         where=_where(spec, found),
     )  # fmt: skip
 

@@ -1,14 +1,18 @@
-"""A plan minus what the store holds: what is done, what to do, what waits, and what failed. Pure functions."""
+"""A plan minus what the store holds: what is done, what to do, what waits, and what failed."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from rna_ray.store.records import RECORDS
 from rna_ray.sweep.plan import Plan
 from rna_ray.sweep.units import Unit
+
+if TYPE_CHECKING:
+    from rna_ray.store import Store
 
 Retry = Literal["failed", "all", "none"]
 ATTEMPTS = 3  # after which `failed` leaves a unit alone
@@ -59,6 +63,12 @@ def subtract(plan: Plan, done: Collection[str], failed: Mapping[str, int], retry
         places[place].append(unit)
     names = ("done", "ready", "waiting", "failed", "blocked")
     return Status(**{name: tuple(places[name]) for name in names}, costs=plan.costs)
+
+
+def standing(plan: Plan, store: Store, retry: Retry = "failed") -> Status:
+    """Return where each unit of a plan stands in a store, from the names of its files."""
+    done = set().union(*(store.done(RECORDS[kind]) for kind in {unit.kind for unit in plan.units}))
+    return subtract(plan, done, {unit_id: len(rows) for unit_id, rows in store.failures().items()}, retry)
 
 
 def _place(unit: Unit, done: Collection[str], attempts: int, retry: Retry, needs: set[str]) -> str:

@@ -19,6 +19,7 @@ from rna_ray.attacks.base import Attack
 from rna_ray.attacks.expectation import Forward, Passes
 from rna_ray.attacks.make import make
 from rna_ray.data import Split
+from rna_ray.errors import AttackError
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import mode
@@ -48,7 +49,7 @@ def fit(
     """Train a network, from its last checkpoint if there is one, and return the record of it.
 
     `report` is called after each epoch, its checkpoint written, with the epoch's row; what it raises ends the training,
-    resumable. Training whose loss stops being finite ends as `diverged`, with the weights before that epoch.
+    resumable. Training whose loss or weights stop being finite ends as `diverged`, with the weights before that epoch.
     """
     trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward)
     rows, best = trainer.restore(checkpoints)
@@ -97,7 +98,15 @@ class _Trainer:
         self.batches = len(self.labels) // self.batch  # the last, smaller one waits for the next shuffle
 
     def epoch(self, epoch: int) -> dict[str, Any] | None:
-        """Train one epoch and return its row, or None where the loss stopped being finite."""
+        """Train one epoch and return its row, or None where the loss or the weights stopped being finite."""
+        try:
+            return self._epoch(epoch)
+        except AttackError:
+            if self._sound():
+                raise
+            return None  # along gradients that are not finite no attack stays in its ball
+
+    def _epoch(self, epoch: int) -> dict[str, Any] | None:
         random, started, total = Randomness(f"{self.unit_id}/epoch-{epoch}"), time.perf_counter(), 0.0
         order = torch.from_numpy(random.permutation("order", len(self.labels))).to(self.device)
         for step in range(self.batches):
@@ -106,6 +115,8 @@ class _Trainer:
             total += loss
             if not math.isfinite(loss):
                 return None
+        if not self._finite():  # a loss is that before its update, so the last one says nothing of these weights
+            return None
         seconds = time.perf_counter() - started
         return {
             "epoch": epoch + 1,
@@ -115,6 +126,20 @@ class _Trainer:
             **self._held_out(random),
             "seconds": time.perf_counter() - started,
         }
+
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.network.state_dict().values())
+
+    def _sound(self) -> bool:
+        """Say whether the weights are finite, and the logits that they give too."""
+        examples = torch.arange(self.batch, device=self.device)
+        random, paths = Randomness(f"{self.unit_id}/sound"), self.network.paths
+        defence = Defence(self.passes, paths, random, examples, Knowledge("none"), draws=1)
+        for name in ("train_frozen", "eval"):
+            with mode(self.network, name):
+                if not torch.isfinite(defence.answer(self.images[: self.batch].float() / 255)).all():
+                    return False
+        return self._finite()
 
     def _set_rate(self, progress: float) -> None:
         for group in self.optimizer.param_groups:

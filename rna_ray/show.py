@@ -1,0 +1,138 @@
+"""What commands print of plans, stores and runs: a document for `--json`, and the same in words."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+from rna_ray.store.records import RECORDS
+from rna_ray.sweep import cost
+
+if TYPE_CHECKING:
+    from rna_ray.running.run import Summary
+    from rna_ray.store import Store
+    from rna_ray.sweep.plan import Plan
+    from rna_ray.sweep.status import Status
+
+NAMES = {"train": "trials", "evaluate": "evaluations"}
+Document = dict[str, Any]
+
+
+def plan(planned: Plan, status: Status) -> Document:
+    """Return what would run: units by kind and place, the trials, and the estimated cost of what is to do."""
+    to_do = {unit.id for unit in status.to_do}
+    left = {
+        kind: cost.seconds(sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind),
+                           gpu=(planned.where.train if kind == "train" else planned.where.evaluate).gpu > 0)
+        for kind in NAMES
+    }
+    units = {trial.network: trial for trial in planned.trials}
+    evaluations = collections.Counter(unit.needs[0] for unit in planned.units if unit.needs)
+    return {
+        "sweep": planned.sweep,
+        "units": status.counts(),
+        "trials": [
+            {
+                "variant": trial.variant,
+                "axes": dict(trial.row),
+                "unit": unit_id,
+                "done": unit_id not in to_do,
+                "evaluations": evaluations[unit_id],
+            }
+            for unit_id, trial in units.items()
+        ],
+        "estimate": {
+            "device": "gpu" if planned.where.train.gpu else "cpu",
+            "train_device_seconds": left["train"],
+            "evaluate_device_seconds": left["evaluate"],
+        },
+    }
+
+
+def plan_text(document: Document) -> str:
+    """Return a plan in words."""
+    lines = [f"sweep {document['sweep']}"]
+    for trial in document["trials"]:
+        mark = "done " if trial["done"] else "to do"
+        lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}  ({trial['evaluations']} evaluation units)")
+    lines += [_counts_text(document["units"])]
+    estimate = document["estimate"]
+    total = estimate["train_device_seconds"] + estimate["evaluate_device_seconds"]
+    unit = "GPU" if estimate["device"] == "gpu" else "CPU core"
+    lines.append(f"estimated cost of what is to do: {clock(total)} on one {unit}" if total else "nothing to do")
+    return "\n".join(lines)
+
+
+def status(sweep: str, store: Store) -> Document:
+    """Return how far a sweep of the store is, from its plan's rows alone: no file of its data is looked at."""
+    kinds = {row["unit_id"]: row["kind"] for row in store.read_file("plans", sweep).select(["unit_id", "kind"]).to_pylist()}
+    done = set().union(*(store.done(RECORDS[kind]) for kind in NAMES))
+    failed = {unit_id for unit_id in store.failures() if unit_id in kinds and unit_id not in done}
+    counts = {
+        kind: {
+            "done": sum(one == kind and unit_id in done for unit_id, one in kinds.items()),
+            "failed": sum(one == kind and unit_id in failed for unit_id, one in kinds.items()),
+            "total": sum(one == kind for one in kinds.values()),
+        }
+        for kind in NAMES
+    }
+    return {"sweep": sweep, "units": counts}
+
+
+def status_text(documents: list[Document], uri: str) -> str:
+    """Return the sweeps of a store in words."""
+    if not documents:
+        return f"{uri} knows no sweep yet"
+    lines = []
+    for document in documents:
+        parts = []
+        for kind, name in NAMES.items():
+            of = document["units"][kind]
+            failed = f", {of['failed']} failed" if of["failed"] else ""
+            parts.append(f"{name} {of['done']}/{of['total']} done{failed}")
+        lines.append(f"{document['sweep']}: {'; '.join(parts)}")
+    return "\n".join(lines)
+
+
+def summary(planned: Plan, ended: Summary, store: Store) -> Document:
+    """Return how a run ended."""
+    return {
+        "sweep": planned.sweep,
+        "store": store.uri,
+        "ran": ended.ran,
+        "units": ended.status.counts(),
+        "failures": [{"unit": done.unit_id, "kind": done.kind, "error": done.error} for done in ended.failures],
+        "seconds": ended.seconds,
+        "seconds_computed": ended.seconds_computed,
+    }
+
+
+def summary_text(document: Document) -> str:
+    """Return how a run ended in words."""
+    lines = [f"failed  {one['kind']} {one['unit'][:12]}  {one['error']}" for one in document["failures"]]
+    if not document["ran"]:
+        lines.append(f"{document['sweep']}: nothing to do, nothing was trained or attacked again")
+    else:
+        lines.append(
+            f"{document['sweep']}: {document['ran']} units in {clock(document['seconds'])}, "
+            f"{clock(document['seconds_computed'])} of computing"
+        )
+    lines.append(_counts_text(document["units"]))
+    return "\n".join(lines)
+
+
+def _counts_text(counts: Document) -> str:
+    words = {"done": "done", "ready": "to do", "waiting": "to do after training", "failed": "failed", "blocked": "blocked"}
+    return "; ".join(
+        f"{NAMES[kind]}: " + (", ".join(f"{n} {words[place]}" for place, n in places.items() if n) or "none")
+        for kind, places in counts.items()
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people say it: 40 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
+    whole = round(seconds)
+    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {part}"
+    return f"{whole} s"

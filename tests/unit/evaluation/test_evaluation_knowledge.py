@@ -1,0 +1,213 @@
+"""Who knows which path, shown by the paths that the network was run along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from evaluation_base import evaluated, network
+from torch.nn import functional as F
+
+from rna_ray.attacks.base import Ball
+from rna_ray.attacks.expectation import Passes, mean_prediction
+from rna_ray.attacks.gradient import GradientAttack
+from rna_ray.evaluation.knowledge import Defence, Knowledge
+from rna_ray.networks.build import Network
+from rna_ray.networks.paths import PathSpace, difference, following, mode
+from rna_ray.randomness import Randomness
+
+EXAMPLES = torch.arange(100, 108)
+X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(8)
+
+
+class Recording(Passes):
+    """Passes that keep the paths of each call."""
+
+    def __init__(self, made: Network, **options: bool) -> None:
+        super().__init__(made, **options)
+        self.gradients: list[torch.Tensor] = []
+        self.answers: list[torch.Tensor] = []
+
+    def gradient(self, x: torch.Tensor, y: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+        self.gradients.append(paths)
+        return super().gradient(x, y, paths)
+
+    def logits(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            self.answers.append(paths)
+        return super().logits(x, paths)
+
+
+def attacked(knowledge: str, *, draws: int = 3, draw: int = 0, steps: int = 4, **options: bool) -> Recording:
+    """Attack and answer once, and return what was run."""
+    made = network("BN+IN+LN").eval()
+    passes = Recording(made, **options)
+    defence = Defence(
+        passes, made.paths, Randomness("unit"), EXAMPLES, Knowledge.parse(knowledge), draws=draws, draw=draw
+    )
+    GradientAttack(Ball("linf", 0.1), step=0.03, steps=steps)(defence, X, Y)
+    assert len(passes.gradients) == steps and len(passes.answers) == 1
+    return passes
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the mean path difference: 6 of the 9 layers where paths over 3 norms are independent, 0 where equal."""
+    return difference(a, b).float().mean().item()
+
+
+def test_transfer_keeps_one_path_an_example_over_all_steps_and_the_defender_draws_afresh() -> None:
+    passes = attacked("transfer", draws=20)
+    first, *others = passes.gradients
+    assert first.shape == (1, 8, 9) and all(torch.equal(first, other) for other in others)
+    assert len({tuple(path) for path in first[0].tolist()}) == 8
+    assert passes.answers[0].shape == (20, 8, 9)
+    assert apart(passes.answers[0], first) == pytest.approx(6, abs=0.5)
+    assert apart(passes.answers[0][1:], passes.answers[0][:-1]) == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.parametrize("draw", [0, 1, 5])
+def test_a_fixed_attacker_sees_exactly_the_path_that_answers(draw: int) -> None:
+    passes = attacked("fixed", draws=1, draw=draw)
+    assert all(torch.equal(paths, passes.answers[0]) for paths in passes.gradients)
+    assert apart(passes.answers[0], attacked("fixed", draws=1, draw=draw + 1).answers[0]) > 4
+
+
+def test_resample_draws_at_every_step() -> None:
+    passes = attacked("resample", steps=6)
+    for one in range(6):
+        assert apart(passes.answers[0], passes.gradients[one]) > 4
+        for other in range(one):
+            assert apart(passes.gradients[one], passes.gradients[other]) > 4
+
+
+def test_eot_draws_k_paths_at_every_step() -> None:
+    passes = attacked("eot-5")
+    assert {paths.shape for paths in passes.gradients} == {(5, 8, 9)}
+    drawn = torch.cat(passes.gradients)
+    assert len({str(paths) for paths in drawn.tolist()}) == 20
+    assert torch.equal(drawn[:1], attacked("resample").gradients[0])  # one draw of it is what resample draws
+
+
+@pytest.mark.parametrize("knowledge", ["transfer", "fixed", "resample", "eot-2"])
+def test_a_shared_path_is_one_for_all(knowledge: str) -> None:
+    passes = attacked(knowledge, draws=1, shared=True)
+    assert {paths.shape[1:] for paths in [*passes.gradients, *passes.answers]} == {(1, 9)}
+    assert all(torch.equal(paths, passes.answers[0]) for paths in passes.gradients) == (knowledge == "fixed")
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("k", [1, 4])
+def test_eot_is_the_mean_of_k_gradients(k: int, separate: bool) -> None:
+    made = network().eval()
+    paths = Defence(
+        Passes(made), made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", k), draws=1
+    ).attacker_paths(0)
+    singles = []
+    for path in paths:
+        x = X.clone().requires_grad_()
+        with following(made, path):
+            singles.append(torch.autograd.grad(F.cross_entropy(made(x), Y, reduction="sum"), x)[0])
+    found = Passes(made, separate=separate).gradient(X, Y, paths)
+    torch.testing.assert_close(found, torch.stack(singles).mean(0), rtol=0, atol=1e-6)
+    assert found.abs().max() > 1e-3
+
+
+def test_with_batch_statistics_k_draws_are_k_batches() -> None:
+    made = network()
+    paths = Defence(
+        Passes(made), made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", 3), draws=1
+    ).attacker_paths(0)
+    with mode(made, "train_frozen"), torch.no_grad():
+        expected = []
+        for path in paths:
+            with following(made, path):
+                expected.append(made(X))
+        torch.testing.assert_close(Passes(made, separate=True).logits(X, paths), torch.stack(expected))
+        assert not torch.allclose(Passes(made).logits(X, paths), torch.stack(expected), atol=1e-3)
+
+
+def test_the_expected_prediction_is_the_mean_of_the_softmax() -> None:
+    logits = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mean_prediction(logits).exp(), logits.softmax(-1).mean(0))
+    assert torch.equal(mean_prediction(logits[:1]), logits[0])
+
+
+def test_a_library_that_reseeds_torch_replays_no_path() -> None:
+    made = network("BN+IN+LN").eval()
+
+    def call(times: int, seed: int | None) -> list[torch.Tensor]:
+        defence = Defence(
+            Passes(made), made.paths, Randomness("unit"), EXAMPLES, Knowledge.parse("resample"), draws=1
+        )
+        found = []
+        for _ in range(times):
+            if seed is not None:
+                torch.manual_seed(seed)
+            found.append(defence.logits(X).detach())
+        return found
+
+    seeded = call(4, 0)
+    assert all((seeded[one] - seeded[other]).abs().max() > 1e-3 for one in range(4) for other in range(one))
+    assert all(torch.equal(one, other) for one, other in zip(seeded, call(4, None), strict=True))
+
+
+def test_one_image_alone_is_defended_as_in_its_batch() -> None:
+    made = network("BN+IN+LN").eval()
+    for shared in (False, True):
+        passes = Passes(made, shared=shared)
+        whole = Defence(passes, made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", 2), draws=3, draw=4)
+        for row in (0, 5):
+            alone = whole.alone(row)
+            assert torch.equal(alone.attacker_paths(2)[:, 0], whole.attacker_paths(2)[:, 0 if shared else row])
+            assert torch.equal(alone.defender_paths("x")[:, 0], whole.defender_paths("x")[:, 0 if shared else row])
+            assert alone.logits(X[row : row + 1]).shape == (1, 10)
+
+
+Draws = dict[tuple[str, int, int, int], list[int]]
+
+
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Draws]:
+    """Evaluate, and return every path drawn, by name, example, step and draw."""
+    plain = PathSpace.draw
+
+    def run(**given: object) -> tuple[Draws, dict[str, list[object]]]:
+        drawn: Draws = {}
+
+        def draw(
+            self: PathSpace, random: Randomness, name: str, examples: torch.Tensor, *, step: int = 0, draw: int = 0
+        ) -> torch.Tensor:
+            paths = plain(self, random, name, examples, step=step, draw=draw)
+            for example, path in zip(examples.tolist(), paths.tolist(), strict=True):
+                assert drawn.setdefault((name, example, step, draw), path) == path
+            return paths
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PathSpace, "draw", draw)
+            columns = evaluated(**given).columns  # type: ignore[arg-type]
+        return drawn, columns
+
+    return run
+
+
+@pytest.mark.parametrize("knowledge", ["transfer", "fixed", "resample", "eot-2"])
+def test_draws_do_not_depend_on_how_examples_are_batched(
+    knowledge: str, draws: Callable[..., tuple[Draws, dict[str, list[object]]]]
+) -> None:
+    small, few = draws(examples=(3, 13), batch=4, knowledge=knowledge)
+    large, many = draws(examples=(3, 13), batch=8, knowledge=knowledge)
+    assert small == large and {example for _, example, _, _ in small} == set(range(3, 13))
+    for column in ("example", "label", "natural_predictions", "adversarial_predictions"):
+        assert few[column] == many[column]
+    assert few["margin"] == pytest.approx(many["margin"], abs=1e-3)
+    names = {name for name, *_ in small}
+    assert names == {"defend/natural", "defend/adversarial"} | ({"attack/path"} if knowledge != "fixed" else set())
+
+
+def test_another_unit_draws_other_paths(draws: Callable[..., tuple[Draws, dict[str, list[object]]]]) -> None:
+    one, _ = draws(unit="one")
+    other, _ = draws(unit="other")
+    assert one.keys() == other.keys()
+    assert sum(one[key] == other[key] for key in one) <= 3

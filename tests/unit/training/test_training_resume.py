@@ -1,0 +1,176 @@
+"""Interrupted then resumed equals uninterrupted, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_base import checkpoints, fitted, network, rows, same_weights, settings
+
+from rna_ray.errors import CheckpointError
+from rna_ray.networks.build import Network
+from rna_ray.store.files import Files
+from rna_ray.training.checkpoint import Checkpoints, load, load_into
+from rna_ray.training.fit import Fitted
+
+EPOCHS = 3
+
+
+class Killed(BaseException):
+    """What ends a training from outside."""
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "blackbox": {"norm": "BN+IN"},
+    "per-batch, train": {"norm": "BN+IN+LN", "paths": "batch", "attack_mode": "train", "objective": "whitebox"},
+    "natural, no momentum": {"norm": "BN", "objective": "natural", "momentum": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Fitted, Network]]:
+    torch.set_num_threads(1)
+    return {name: fitted(tmp_path_factory.mktemp("whole"), settings(**case)) for name, case in CASES.items()}
+
+
+def assert_same(found: tuple[Fitted, Network], expected: tuple[Fitted, Network]) -> None:
+    assert rows(found[0]) == rows(expected[0])
+    assert same_weights(found[1], expected[1])
+    assert found[0].best_epoch == expected[0].best_epoch
+    # The files too: their checksums are of every byte.
+    assert (found[0].last_sha256, found[0].best_sha256) == (expected[0].last_sha256, expected[0].best_sha256)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_trainings_are_the_same(
+    case: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    assert_same(fitted(tmp_path, settings(**CASES[case])), uninterrupted[case])
+
+
+@pytest.mark.parametrize("after", range(1, EPOCHS + 1))
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_killed_after_an_epoch_goes_on_from_there(
+    case: str, after: int, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == after:
+            raise Killed
+
+    asked, resumed = settings(**CASES[case]), []
+    with pytest.raises(Killed):
+        fitted(tmp_path, asked, report=kill)
+    assert_same(fitted(tmp_path, asked, report=lambda row: resumed.append(row["epoch"])), uninterrupted[case])
+    assert resumed == list(range(after + 1, EPOCHS + 1))
+
+
+def test_a_training_killed_after_every_epoch_ends_the_same(
+    uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    def kill(row: dict[str, Any]) -> None:
+        raise Killed
+
+    for _ in range(EPOCHS):
+        with pytest.raises(Killed):
+            fitted(tmp_path, settings(), report=kill)
+    assert_same(fitted(tmp_path, settings(), report=kill), uninterrupted["blackbox"])
+
+
+@pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
+@pytest.mark.parametrize("between", ["best and resume", "resume and marker"])
+def test_a_training_killed_between_two_files_goes_on_from_the_epoch_before(
+    between: str, epoch: int, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    plain_keep, plain_write = Checkpoints.keep_resume, Files.write
+
+    def keep(self: Checkpoints, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+        if about["epoch"] == epoch and between == "best and resume":
+            raise Killed
+        plain_keep(self, tensors, about)
+
+    def write(self: Files, path: Any, data: bytes) -> None:
+        if path.name == "resume.json" and f"epoch-{epoch:05d}".encode() in data and between == "resume and marker":
+            raise Killed
+        plain_write(self, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "keep_resume", keep)
+        patch.setattr(Files, "write", write)
+        with pytest.raises(Killed):
+            fitted(tmp_path, settings())
+    resumed: list[int] = []
+    assert_same(
+        fitted(tmp_path, settings(), report=lambda row: resumed.append(row["epoch"])), uninterrupted["blackbox"]
+    )
+    assert resumed == list(range(epoch, EPOCHS + 1))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "missing", "marker"])
+def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
+    damage: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fitted(tmp_path, settings(), report=kill)
+    (state,) = (tmp_path / "store" / "checkpoints" / "unit").glob("epoch-*.safetensors")
+    whole = state.read_bytes()
+    if damage == "truncated":
+        state.write_bytes(whole[: len(whole) // 2])
+    elif damage == "one byte":
+        state.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    elif damage == "missing":
+        state.unlink()
+    else:
+        (state.parent / "resume.json").write_text('{"name": "epo')
+    assert checkpoints(tmp_path).resume() is None
+    started: list[int] = []
+    assert_same(
+        fitted(tmp_path, settings(), report=lambda row: started.append(row["epoch"])), uninterrupted["blackbox"]
+    )
+    assert started == [1, 2, 3]
+
+
+def test_one_state_is_kept_and_none_once_the_unit_is_done(tmp_path: Path) -> None:
+    fitted(tmp_path, settings())
+    folder = tmp_path / "store" / "checkpoints" / "unit"
+    kept = {"best.safetensors", "last.safetensors"}
+    assert {path.name for path in folder.iterdir()} == kept | {"resume.json", "epoch-00003.safetensors"}
+    checkpoints(tmp_path).drop_resume()
+    assert {path.name for path in folder.iterdir()} == kept
+    checkpoints(tmp_path).drop_resume()
+
+
+def test_the_files_are_those_that_the_record_names(tmp_path: Path) -> None:
+    found, made = fitted(tmp_path, settings())
+    last, about = checkpoints(tmp_path).read("last", found.last_sha256)
+    assert about == {"epoch": 3} and all(torch.equal(last[key], t) for key, t in made.state_dict().items())
+    best, about = checkpoints(tmp_path).read("best", found.best_sha256)
+    assert about == {"epoch": found.best_epoch}
+    scores = [row["adversarial_correct"] for row in found.epochs]
+    assert found.best_epoch == scores.index(max(scores)) + 1
+    load_into(network(settings()), best, "best")
+
+
+def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    found, _ = fitted(tmp_path, settings(epochs=1))
+    kept = checkpoints(tmp_path)
+    path = tmp_path / "store" / "checkpoints" / "unit" / "last.safetensors"
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors does not exist: train its network again"):
+        kept.read("absent")
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is damaged: its SHA-256 is "):
+        kept.read("last", "0" * 64)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is truncated or no safetensors file"):
+        load(path)
+    tensors, _ = kept.read("best", found.best_sha256)
+    with pytest.raises(CheckpointError, match=r"the weights in here do not fit the network: size mismatch for "):
+        load_into(network(settings(width=8)), tensors, "here")
+    with pytest.raises(CheckpointError, match=r"do not fit the network: (Missing|Unexpected) key"):
+        load_into(network(settings("IN")), tensors, "here")
