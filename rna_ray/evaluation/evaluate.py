@@ -20,7 +20,7 @@ from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
 
 Settings = Mapping[str, Any]
-Sharing = Literal["example", "batch", "shard"]
+Sharing = Literal["example", "batch", "attack"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +55,15 @@ def evaluate(
 
 
 def path_sharing(settings: Settings, network: Network) -> Sharing:
-    """Return which images share a path: each `example` has its own, or those of a `batch`, or of the unit's `shard`.
+    """Return who shares a path: nobody (`example`), a `batch`, or a batch under `attack` while answers are drawn apart.
 
-    AutoAttack and Square attack the survivors again, so a row cannot be told to be an example: one path a shard.
+    AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one path a batch.
     """
     if not network.paths.sizes:
         return "example"
     if settings["paths"] == "batch":
         return "batch"
-    return "shard" if catalog.find(settings["attack"]["name"]).library == "pyautoattack" else "example"
+    return "attack" if catalog.find(settings["attack"]["name"]).library == "pyautoattack" else "example"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _defences(
 ) -> list[Defence]:
     """Return the defences to attack: one, or under `fixed` one for each draw, as each is attacked on its own path."""
     knowledge, draws = Knowledge.parse(settings["knowledge"]), settings["draws"]
-    known = knowledge.kind == "fixed" and sharing == "shard"  # the defender's path is then the shard's too
+    known = knowledge.kind == "fixed" and sharing == "attack"  # the one path of the attack is then the answer's too
 
     def passes(shared: bool) -> Passes:
         return Passes(

@@ -26,14 +26,14 @@ MOMENTUM = 0.1  # the weight of the new value, as in torch
 class GroupNorm(nn.Module):
     """Normalise each example over groups of channels: GN, and with one group LN, with one channel a group IN."""
 
-    def __init__(self, channels: int, groups: int, *, affine: bool = True) -> None:
+    def __init__(self, channels: int, groups: int, *, affine: bool = True, eps: float = EPS) -> None:
         super().__init__()
-        self.channels, self.groups = channels, groups
+        self.channels, self.groups, self.eps = channels, groups, eps
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.group_norm(x, self.groups, self.weight, self.bias, EPS)
+        return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
 
     def statistics(self, moments: Moments, *, batch: bool, update: bool, pixels: int) -> Moments:
         """Return the mean and variance (N, C) that normalise each example."""
@@ -55,8 +55,8 @@ class BatchGroupNorm(GroupNorm):
     running_mean: torch.Tensor
     running_var: torch.Tensor
 
-    def __init__(self, channels: int, groups: int, *, affine: bool = True) -> None:
-        super().__init__(channels, groups, affine=affine)
+    def __init__(self, channels: int, groups: int, *, affine: bool = True, eps: float = EPS) -> None:
+        super().__init__(channels, groups, affine=affine, eps=eps)
         self.update = True
         self.register_buffer("running_mean", torch.zeros(groups))
         self.register_buffer("running_var", torch.ones(groups))
@@ -67,9 +67,9 @@ class BatchGroupNorm(GroupNorm):
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] * size == 1:
             return self._single(x)
         if size == 1:
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, MOMENTUM, EPS)
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, MOMENTUM, self.eps)
         grouped = x.reshape(x.shape[0], self.groups, size * x.shape[2], x.shape[3])
-        y = F.batch_norm(grouped, mean, variance, None, None, self.training, MOMENTUM, EPS).view_as(x)
+        y = F.batch_norm(grouped, mean, variance, None, None, self.training, MOMENTUM, self.eps).view_as(x)
         if self.weight is None or self.bias is None:
             return y
         scale, shift = self.weight[:, None, None], self.bias[:, None, None]
@@ -113,11 +113,11 @@ class Norm(nn.Module):
     int64 tensor (N,) with each example's member (one computation for every mixture). `rna_ray.networks.paths` sets it.
     """
 
-    def __init__(self, channels: int, members: Sequence[LayerMember], *, name: str = "norm") -> None:
+    def __init__(self, channels: int, members: Sequence[LayerMember], *, name: str = "norm", eps: float = EPS) -> None:
         super().__init__()
-        self.channels, self.name = channels, name
+        self.channels, self.name, self.eps = channels, name, eps
         self.members = nn.ModuleList(
-            _MODULES[member.statistics](channels, member.groups, affine=member.affine) for member in members
+            _MODULES[member.statistics](channels, member.groups, affine=member.affine, eps=eps) for member in members
         )
         self.path: torch.Tensor | int | None = None
 
@@ -142,7 +142,7 @@ class Norm(nn.Module):
         variance = _select([moments[1] for moments in statistics], path_N)
         # Selected, neither indexed (its backward adds in no fixed order on a GPU) nor one-hot times the rows (a matrix
         # product, which autocast rounds to bfloat16).
-        scale = torch.rsqrt(variance + EPS) * _select(self._rows("weight", 1.0, wide), path_N)
+        scale = torch.rsqrt(variance + self.eps) * _select(self._rows("weight", 1.0, wide), path_N)
         shift = _select(self._rows("bias", 0.0, wide), path_N) - mean * scale
         return torch.addcmul(shift[:, :, None, None], wide, scale[:, :, None, None]).to(x.dtype)
 

@@ -69,8 +69,8 @@ def randomize(model: Model, space: str, *, layer_based: bool = False, seed: int 
     """Swap the norm layers of a torch model, in place, for random ones over a space such as `BN+IN`.
 
     BatchNorm2d, GroupNorm and InstanceNorm2d layers are swapped; each member of the space starts from the weight and
-    bias of the layer it replaces, and BN and BGN from its running statistics. All members use eps 1e-5 and momentum
-    0.1, whatever the replaced layer used. The model then draws a path for each example at each call
+    bias of the layer it replaces and keeps its eps, and BN and BGN start from its running statistics (followed with
+    momentum 0.1, whatever the replaced layer used). The model then draws a path for each example at each call
     (`model.path_source`, seeded with `seed`), or follows one of `model.paths` inside
     `rna_ray.networks.paths.following(model, path)`.
 
@@ -144,7 +144,7 @@ def _layer(name: str, norm: Swappable) -> NormLayer:
 def _swap(norm: Swappable, space: Space, layer: NormLayer, like: torch.Tensor) -> Norm:
     """Return the random layer that stands in for a norm, on its device and in its dtype (else those of `like`)."""
     reference = norm.weight if norm.weight is not None else like
-    swap = Norm(layer.channels, space.at(layer), name=layer.name).to(reference.device, reference.dtype)
+    swap = Norm(layer.channels, space.at(layer), name=layer.name, eps=norm.eps).to(reference.device, reference.dtype)
     with torch.no_grad():
         for member in swap.members:
             _start(member, norm)  # type: ignore[arg-type]

@@ -89,6 +89,8 @@ class Store:
                 table = pq.ParquetFile(source, page_checksum_verification=True).read()
             known = pa.concat_tables([schema.empty_table(), table], promote_options="default").select(schema.names)
             return known.cast(schema)
+        except FileNotFoundError as error:
+            raise StoreError(f"the store has no file {self.files.full(path)}") from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"the store's file {self.files.full(path)} is damaged: {error}") from error
 

@@ -111,7 +111,7 @@ _EVALUATIONS = (
     _column("stop", pa.int32(), "One past the last example of the shard."),
     _column("batch", pa.int32(), "Examples in a batch, the last one padded."),
     _column("flags", _TEXT, "What a library's own checks said, as JSON.", optional=True),
-    _column("path_sharing", _TEXT, "Which examples share a path: example, batch or shard."),
+    _column("path_sharing", _TEXT, "Whether an example has its own path, or a batch shares one, or a batch under attack."),
     SETTINGS,
     *PROVENANCE,
 )

@@ -272,3 +272,12 @@ def test_the_package_gives_randomize_and_imports_nothing_heavy() -> None:
     assert {"randomize", "open_store"} <= set(dir(rna_ray))
     with pytest.raises(AttributeError, match="no attribute 'randomise'"):
         _ = rna_ray.randomise
+
+
+def test_members_keep_the_replaced_layers_eps() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-1)).eval()
+    x = torch.randn(4, 3, 8, 8)
+    expected = model(x)
+    randomize(model, "BN+IN")
+    with following(model, torch.zeros(4, 1, dtype=torch.int64)):  # BN comes first in canonical order
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
