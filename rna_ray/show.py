@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep import cost
+from rna_ray.sweep.cost import clock
+from rna_ray.sweep.units import NAMES
 
 if TYPE_CHECKING:
     from rna_ray.running.run import Summary
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from rna_ray.sweep.plan import Plan
     from rna_ray.sweep.status import Status
 
-NAMES = {"train": "trials", "evaluate": "evaluations"}
 Document = dict[str, Any]
 
 
@@ -65,7 +66,8 @@ def plan_text(document: Document) -> str:
 
 def status(sweep: str, store: Store) -> Document:
     """Return how far a sweep of the store is, from its plan's rows alone: no file of its data is looked at."""
-    kinds = {row["unit_id"]: row["kind"] for row in store.read_file("plans", sweep).select(["unit_id", "kind"]).to_pylist()}
+    rows = store.read_file("plans", sweep).select(["unit_id", "kind"]).to_pylist()
+    kinds = {row["unit_id"]: row["kind"] for row in rows}
     done = set().union(*(store.done(RECORDS[kind]) for kind in NAMES))
     failed = {unit_id for unit_id in store.failures() if unit_id in kinds and unit_id not in done}
     counts = {
@@ -122,17 +124,8 @@ def summary_text(document: Document) -> str:
 
 
 def _counts_text(counts: Document) -> str:
-    words = {"done": "done", "ready": "to do", "waiting": "to do after training", "failed": "failed", "blocked": "blocked"}
+    words = {"ready": "to do", "waiting": "to do after training"}
     return "; ".join(
-        f"{NAMES[kind]}: " + (", ".join(f"{n} {words[place]}" for place, n in places.items() if n) or "none")
+        f"{NAMES[kind]}: " + (", ".join(f"{n} {words.get(place, place)}" for place, n in places.items() if n) or "none")
         for kind, places in counts.items()
     )
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as people say it: 40 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
-    whole = round(seconds)
-    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller} {part}"
-    return f"{whole} s"

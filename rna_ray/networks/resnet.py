@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 stem, stages of basic blocks that double the channels and halve the size, average pooling, a linear head."""
+    """A 3x3 stem, stages of basic blocks (each doubles the channels and halves the size), average pooling, a head."""
 
     def __init__(self, blocks: tuple[int, ...], norm: MakeNorm, *, width: int, channels: int, classes: int) -> None:
         super().__init__()

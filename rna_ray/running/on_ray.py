@@ -1,4 +1,4 @@
-"""Do units on a Ray cluster: training as Ray Tune trials, evaluation on a pool of actors. The only file that imports ray.
+"""Do units on a Ray cluster: training as Ray Tune trials, evaluation on actors. The only file that imports ray.
 
 Tune is a disposable executor over what the store lacks. A trial and an evaluator each take all their resources in one
 step and never wait for another unit while holding them, so a cluster of one CPU is slow, never stuck.
@@ -30,8 +30,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from rna_ray.errors import ResourceError
 from rna_ray.running import slots
 from rna_ray.running.progress import Progress
-from rna_ray.running.tasks import Tasks
-from rna_ray.running.work import Done, Job, perform, sentence
+from rna_ray.running.tasks import Done, Job, Tasks
+from rna_ray.running.work import perform, sentence
 from rna_ray.store import open_store
 from rna_ray.sweep.sections import Share
 from rna_ray.sweep.units import Unit
@@ -157,7 +157,9 @@ class _Watcher(tune.Callback):
     def __init__(self) -> None:
         self.key = os.urandom(8).hex()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         if self.key in _EVENTS and "row" in result and "ended" not in result:
             _quietly(_EVENTS[self.key].epoch, trial.config["job"], result["row"])
 

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from rna_ray.running.work import Done
-from rna_ray.show import NAMES, clock
-from rna_ray.sweep.cost import seconds
+from rna_ray.running.tasks import Done
+from rna_ray.sweep.cost import clock, seconds
 from rna_ray.sweep.status import Status
+from rna_ray.sweep.units import NAMES
 
 LINE_SECONDS = 30.0
 
@@ -107,22 +107,15 @@ class Progress:
     def shown(self) -> Iterator[None]:
         """Show the progress inside the block: live on a terminal, else a line every half minute."""
         stop = threading.Event()
-        if self.console.is_terminal:
-            with self._bars() as bars:
-                ticker = threading.Thread(target=self._tick, args=(stop, 0.2, lambda: self._move(bars)), daemon=True)
-                with _ended(ticker, stop):
-                    yield
-                self._move(bars)
-        else:
-            ticker = threading.Thread(
-                target=self._tick, args=(stop, LINE_SECONDS, lambda: self.console.print(self.line())), daemon=True
-            )
-            with _ended(ticker, stop):
+        if not self.console.is_terminal:
+            with _ticking(stop, LINE_SECONDS, self._print):
                 yield
+            return
+        with self._bars() as bars, _ticking(stop, 0.2, lambda: self._move(bars)):
+            yield
 
-    def _tick(self, stop: threading.Event, every: float, act: Any) -> None:
-        while not stop.wait(every):
-            act()
+    def _print(self) -> None:
+        self.console.print(self.line(), highlight=False, soft_wrap=True)
 
     def _bars(self) -> Bars:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Left(self))
@@ -152,10 +145,18 @@ class _Left(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _ended(thread: threading.Thread, stop: threading.Event) -> Iterator[None]:
+def _ticking(stop: threading.Event, every: float, act: Callable[[], None]) -> Iterator[None]:
+    """Act every so many seconds inside the block, from a thread, and once more as it is left."""
+
+    def tick() -> None:
+        while not stop.wait(every):
+            act()
+
+    thread = threading.Thread(target=tick, name="rna-ray-progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+        act()

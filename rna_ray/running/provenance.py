@@ -17,7 +17,7 @@ import rna_ray
 
 @functools.cache
 def commit() -> tuple[str | None, bool | None]:
-    """Return the git commit of rna-ray's own code and whether its tree is clean of changes; None where there is none."""
+    """Return the git commit of rna-ray's own code and whether its tree differs from it; None where there is none."""
     here = Path(rna_ray.__file__).resolve().parent
     try:
         run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)

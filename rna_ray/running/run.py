@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from rna_ray.running.progress import Progress
-from rna_ray.running.tasks import Tasks
-from rna_ray.running.work import Done
+from rna_ray.running.tasks import Done, Tasks
 from rna_ray.store import Store
 from rna_ray.store.records import from_rows
 from rna_ray.sweep import spec as specs

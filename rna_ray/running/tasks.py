@@ -1,15 +1,39 @@
-"""What is to do, as both executors take it: units in order, each with the job that does it, and what it takes."""
+"""What is to do and how it ended, as both executors take it: units in order, each with the job that does it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
-from rna_ray.running.work import Job
 from rna_ray.sweep.plan import Where
 from rna_ray.sweep.sections import Share
 from rna_ray.sweep.status import Status
 from rna_ray.sweep.units import Kind, Unit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A unit to do, and what it needs to run that does not count towards its id."""
+
+    unit: Unit
+    store: str
+    root: str | None
+    download: bool
+    threads: int
+    device: str
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a unit ended."""
+
+    unit_id: str
+    kind: str
+    state: Literal["done", "failed"]
+    seconds: float
+    error: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -13,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks.build import Network, build
 from rna_ray.randomness import Randomness
 from rna_ray.running.provenance import provenance
+from rna_ray.running.tasks import Done, Job
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import RECORDS, from_rows
 from rna_ray.sweep.units import Unit, canonical
@@ -37,30 +37,6 @@ Report = Callable[[dict[str, Any]], None]
 NETWORKS_KEPT = 4
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """A unit to do, and what it needs to run that does not count towards its id."""
-
-    unit: Unit
-    store: str
-    root: str | None
-    download: bool
-    threads: int
-    device: str
-    attempt: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Done:
-    """How a unit ended."""
-
-    unit_id: str
-    kind: str
-    state: Literal["done", "failed"]
-    seconds: float
-    error: str = ""
-
-
 def perform(job: Job, report: Report = lambda row: None) -> Done:
     """Do a unit and commit its rows; an error is recorded in the store as a failure and does not leave this function.
 
@@ -68,7 +44,7 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     """
     unit, store, started = job.unit, open_store(job.store), time.perf_counter()
     try:
-        if unit.id not in store.done(RECORDS[unit.kind]):
+        if not store.is_done(unit.id, RECORDS[unit.kind]):
             torch.set_num_threads(job.threads)
             {"train": _train, "evaluate": _evaluate}[unit.kind](job, store, report)
     except Exception as error:

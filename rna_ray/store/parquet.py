@@ -41,6 +41,10 @@ class Store:
         """Return the ids of the units whose file in this record view exists."""
         return self._stems(record)
 
+    def is_done(self, unit_id: str, record: str) -> bool:
+        """Return whether a unit's file in this record view exists."""
+        return self.files.kind(layout.rows_file(record, unit_id)) == fs.FileType.File
+
     def counted(self, view: str, done: set[str] | None = None) -> list[str]:
         """Return the sorted stems of the view's files whose rows count: those of finished units, in a detail view."""
         if view not in DETAILS:
@@ -60,7 +64,7 @@ class Store:
         Raises ValueError where the tables are not rows of that unit and those views.
         """
         tables = self._checked(unit_id, views, record)
-        if self.files.kind(layout.rows_file(record, unit_id)) != fs.FileType.NotFound:
+        if self.is_done(unit_id, record):
             return
         self._begin()
         for view, table in tables.items():

@@ -111,7 +111,7 @@ _EVALUATIONS = (
     _column("stop", pa.int32(), "One past the last example of the shard."),
     _column("batch", pa.int32(), "Examples in a batch, the last one padded."),
     _column("flags", _TEXT, "What a library's own checks said, as JSON.", optional=True),
-    _column("path_sharing", _TEXT, "Whether an example has its own path, or a batch shares one, or a batch under attack."),
+    _column("path_sharing", _TEXT, "example: a path each; batch: one a batch; attack: one a batch, for the attack."),
     SETTINGS,
     *PROVENANCE,
 )

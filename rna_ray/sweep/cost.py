@@ -12,3 +12,12 @@ GPU_MACS_PER_SECOND = 5.0e12
 def seconds(macs: float, *, gpu: bool = False) -> float:
     """Return the estimated seconds of this many multiply-adds on one core, or on one GPU."""
     return macs / (GPU_MACS_PER_SECOND if gpu else CPU_MACS_PER_SECOND)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people say it: 40 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
+    whole = round(seconds)
+    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {part}"
+    return f"{whole} s"

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 Kind = Literal["train", "evaluate"]
 
+NAMES: Mapping[Kind, str] = MappingProxyType({"train": "trials", "evaluate": "evaluations"})
+"""What people call the units of each kind."""
+
 # Bumped by hand when the meaning of a kind's code changes, so that results of the old meaning are not taken for new.
 VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "evaluate": 1})
 
