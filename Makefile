@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= rna-store
+# More options of `rna-ray run`, such as ARGS="--set data.name=mnist --set data.root=FOLDER".
+ARGS ?=
 
 .PHONY: quickstart test unit lint clean
 
@@ -12,7 +14,7 @@ STORE ?= rna-store
 	touch $@
 
 quickstart: .venv/installed  ## train and attack six small networks on real digits, and print the table
-	$(BIN)/rna-ray run sweeps/quickstart.yaml --store $(STORE)
+	$(BIN)/rna-ray run sweeps/quickstart.yaml --store $(STORE) $(ARGS)
 	$(BIN)/rna-ray table quickstart --store $(STORE)
 
 test: .venv/installed  ## the whole test suite

@@ -207,6 +207,8 @@ def _sweep(store: Store, name: str | None) -> str:
         return name
     if name is not None:
         raise StoreError(unknown(f"sweep of {store.uri}:", name, names))
+    if not names:
+        raise StoreError(f"{store.uri} knows no sweep yet: rna-ray run SWEEP.yaml")
     if len(names) != 1:
         raise StoreError(f"{store.uri} knows {len(names)} sweeps ({', '.join(names)}): name one")
     return names[0]
@@ -220,18 +222,19 @@ def _run(planned: Plan, store: Store, address: str, retry: Retry, as_json: bool)
     try:
         summary = run_plan(planned, store, address=address, retry=retry, console=console)
     except KeyboardInterrupt:
-        console.print(f"stopped; what is finished is kept: rna-ray resume {planned.sweep} --store {store.uri} goes on")
+        goes_on = f"rna-ray resume {planned.sweep} --store {store.uri}"
+        typer.echo(f"stopped; what is finished is kept, and this goes on: {goes_on}", err=True)
         raise typer.Exit(130) from None
-    _conclude(show.summary(planned, summary, store), summary, console, as_json)
+    _conclude(show.summary(planned, summary, store), summary, as_json)
 
 
-def _conclude(document: dict[str, Any], summary: Summary, console: Console, as_json: bool) -> None:
+def _conclude(document: dict[str, Any], summary: Summary, as_json: bool) -> None:
     from rna_ray import show
 
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        console.print(show.summary_text(document), highlight=False, soft_wrap=True)
+        typer.echo(show.summary_text(document), err=True)
     if summary.status.failed or summary.status.blocked or summary.status.to_do:
         raise typer.Exit(1)
 

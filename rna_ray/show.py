@@ -22,11 +22,9 @@ Document = dict[str, Any]
 def plan(planned: Plan, status: Status) -> Document:
     """Return what would run: units by kind and place, the trials, and the estimated cost of what is to do."""
     to_do = {unit.id for unit in status.to_do}
-    left = {
-        kind: cost.seconds(sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind),
-                           gpu=(planned.where.train if kind == "train" else planned.where.evaluate).gpu > 0)
-        for kind in NAMES
-    }
+    gpus = {"train": planned.where.train.gpu > 0, "evaluate": planned.where.evaluate.gpu > 0}
+    macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}
+    left = {kind: cost.seconds(macs[kind], gpu=gpus[kind]) for kind in NAMES}
     units = {trial.network: trial for trial in planned.trials}
     evaluations = collections.Counter(unit.needs[0] for unit in planned.units if unit.needs)
     return {
@@ -42,12 +40,22 @@ def plan(planned: Plan, status: Status) -> Document:
             }
             for unit_id, trial in units.items()
         ],
+        "evaluations": _evaluations(planned, to_do),
         "estimate": {
-            "device": "gpu" if planned.where.train.gpu else "cpu",
-            "train_device_seconds": left["train"],
-            "evaluate_device_seconds": left["evaluate"],
+            kind: {"device": "GPU" if gpus[kind] else "CPU core", "device_seconds": left[kind]} for kind in NAMES
         },
     }
+
+
+def _evaluations(planned: Plan, to_do: set[str]) -> list[Document]:
+    """Return the units of each column of the table; a unit that several columns share counts in each."""
+    columns: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in planned.cells:
+        columns.setdefault((cell.attack, cell.knowledge), {}).update(dict.fromkeys(cell.units))
+    return [
+        {"attack": attack, "knowledge": knowledge, "units": list(units), "to_do": len(to_do & set(units))}
+        for (attack, knowledge), units in columns.items()
+    ]
 
 
 def plan_text(document: Document) -> str:
@@ -56,11 +64,16 @@ def plan_text(document: Document) -> str:
     for trial in document["trials"]:
         mark = "done " if trial["done"] else "to do"
         lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}  ({trial['evaluations']} evaluation units)")
-    lines += [_counts_text(document["units"])]
-    estimate = document["estimate"]
-    total = estimate["train_device_seconds"] + estimate["evaluate_device_seconds"]
-    unit = "GPU" if estimate["device"] == "gpu" else "CPU core"
-    lines.append(f"estimated cost of what is to do: {clock(total)} on one {unit}" if total else "nothing to do")
+    for column in document["evaluations"]:
+        label = column["attack"] if column["knowledge"] == "none" else f"{column['attack']}@{column['knowledge']}"
+        lines.append(f"  {label}: {len(column['units'])} units, {column['to_do']} to do")
+    lines.append(_counts_text(document["units"]))
+    costs = [
+        f"{clock(one['device_seconds'])} of one {one['device']} for {NAMES[kind]}"
+        for kind, one in document["estimate"].items()
+        if one["device_seconds"]
+    ]
+    lines.append(f"estimated cost, roughly: {', '.join(costs)}" if costs else "nothing to do")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -42,6 +43,7 @@ RETRIES = 2
 """How often a unit is started again after its process died; an error that a unit raises is not tried again."""
 
 POLL_SECONDS = 0.2
+CONNECT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -50,6 +52,7 @@ def cluster(address: str) -> Iterator[None]:
 
     Raises ResourceError where there is no cluster to join.
     """
+    _check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
                  if address == "local" else None)
@@ -61,6 +64,19 @@ def cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise ResourceError for an address at which nothing answers: Ray itself would try for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
+        raise ResourceError(f"--address {address}: give inline, local, auto, or the host:port of a Ray cluster")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ResourceError(f"--address {address}: no Ray cluster answers: {error.strerror or error}") from error
 
 
 def nodes() -> list[slots.Node]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rna_ray.running.progress import Progress
 from rna_ray.running.tasks import Done, Tasks
-from rna_ray.store import Store
+from rna_ray.store import Store, layout, weights
 from rna_ray.store.records import from_rows
 from rna_ray.sweep import spec as specs
 from rna_ray.sweep.plan import Plan
@@ -44,6 +44,7 @@ def run(plan: Plan, store: Store, *, address: str, retry: Retry = "failed", cons
     if not tasks.units:
         _remember(plan, store)
         return Summary(status=status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
+    _check_weights(status, store)
     if address == "inline":
         progress = _inline(plan, store, status, tasks, console)
     else:
@@ -75,6 +76,15 @@ def _on_ray(plan: Plan, store: Store, status: Status, tasks: Tasks, address: str
         with progress.shown():
             on_ray.run(tasks, progress)
     return progress
+
+
+def _check_weights(status: Status, store: Store) -> None:
+    """Raise CheckpointError where a network that evaluations need is in the store, but its weights are not whole."""
+    wanted = {(unit.needs[0], unit.settings["checkpoint"]) for unit in status.ready if unit.needs}
+    for network, name in sorted(wanted):
+        record = store.files.full(layout.rows_file("trials", network))
+        redo = f"to train this network again, delete {record} and repeat the command"
+        weights.check(store, layout.checkpoint_file(network, f"{name}.safetensors"), redo)
 
 
 def absolute(store: Store) -> str:

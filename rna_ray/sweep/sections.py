@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -242,6 +243,13 @@ class Share(Section):
     """The CPUs that a unit takes; fractions let several share one."""
     gpu: float = uncounted(0.0, ge=0)
     """The GPUs that a unit takes; fractions let several share one."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, gpu: float) -> float:
+        if gpu > 1 and gpu != int(gpu):
+            raise _refuse(f"{gpu:g} GPUs cannot be given; allowed are fractions of one, and whole numbers")
+        return gpu
 
 
 class Pool(Share):
