@@ -50,6 +50,8 @@ class Cell:
     threat: str | None
     data: str | None
     checkpoint: str | None
+    shared_paths: bool | None
+    regrouped: bool | None
 
     @property
     def column(self) -> Column:
@@ -187,6 +189,7 @@ def _row(variant: str, held: Mapping[Column, Cell], ns: Mapping[Column, int | No
 def _caption(
     sweep: str, cells: Sequence[Cell], columns: Mapping[Column, Sequence[Cell]], n: int | None, ball: str | None
 ) -> str:
+    named = {"@".join(column[:2]): held for column, held in columns.items()}
     sentences = [
         f"{sweep}: accuracy in % over fresh draws, ± the larger side of its 95 % Wilson interval over the examples.",
         f"n = {n} examples where nothing else is said." if n else "No example has been evaluated yet.",
@@ -196,7 +199,15 @@ def _caption(
     if any(cell.median_l2 is not None for cell in cells):
         sentences.append(f"[{_L2}]: median distance of an unbounded attack.")
     if (seeds := max(cell.seeds for cell in cells)) > 1:
-        sentences.append(f"Means over up to {seeds} seeds.")
+        spread = max((cell.seed_sd for cell in cells if cell.seed_sd is not None), default=0.0)
+        sentences.append(f"Means over up to {seeds} seeds, whose standard deviation is at most {100 * spread:.1f}.")
+    if shared := [name for name, held in named.items() if any(cell.shared_paths for cell in held)]:
+        sentences.append(f"Images of a batch share a path in {', '.join(shared)}: its chance is not in the intervals.")
+    if regrouped := [name for name, held in named.items() if any(cell.regrouped for cell in held)]:
+        sentences.append(
+            f"{', '.join(regrouped)}: on random networks, an image that withstood one draw is scored untouched, which "
+            "flatters them."
+        )
     sentences += [note for column, held in columns.items() for note in _mixtures(column, held)]
     if any(cell.diverged for cell in cells):
         sentences.append(f"{DIVERGED}: training diverged.")

@@ -165,7 +165,7 @@ def _version(
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence on stderr and exit status 2."""
     try:
-        app()
+        app(prog_name="rna-ray")
     except UserError as error:
         sys.exit(_sentence(error, 2))
     except RnaRayError as error:

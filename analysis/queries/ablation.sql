@@ -21,6 +21,7 @@ WITH asked AS (
         count(DISTINCT axes) FILTER (diverged) AS diverged,
         max(draws) AS draws, any_value(eps_255) AS eps_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(data) AS data, any_value(checkpoint) AS checkpoint,
+        bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
         bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
     GROUP BY ALL
@@ -49,7 +50,7 @@ SELECT variant, attack, knowledge, nth, position,
     CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing' ELSE 'finished' END AS state,
     missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, seed_sd,
     CASE WHEN unbounded THEN median_l2 END AS median_l2,
-    eps_255, eps_space, threat, data, checkpoint
+    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped
 FROM cells
     LEFT JOIN by_cell USING (variant, attack, knowledge, nth)
     LEFT JOIN seed_spread USING (variant, attack, knowledge, nth)

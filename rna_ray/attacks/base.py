@@ -13,6 +13,11 @@ from rna_ray.randomness import Randomness
 
 Threat = Literal["linf", "l2", "none"]
 
+SLACK = 1e-3
+"""What rounding may add to a perturbation, relative to ε …"""
+SLACK_PIXELS = 1e-5
+"""… and in [0, 1] pixels: some ulp of the pixels themselves. Both are clipped off."""
+
 
 class Victim(Protocol):
     """A defence as an attacker sees it, under what the attacker knows of its randomness."""
@@ -55,12 +60,12 @@ class Ball:
             x_adv = x + delta * (self.eps / length).clamp_max(1.0)
         return x_adv.clamp(0.0, 1.0)
 
-    def excess(self, x_adv: torch.Tensor, x: torch.Tensor) -> float:
-        """Return by how much the farthest image leaves the ball, as a multiple of eps; 0 where there is no bound."""
+    def farthest(self, x_adv: torch.Tensor, x: torch.Tensor) -> float:
+        """Return how far the farthest image is from the original, in the ball's norm; 0 where there is no bound."""
         if self.threat == "none" or not len(x):
             return 0.0
         linf, l2 = distortion(x_adv, x)
-        return (linf if self.threat == "linf" else l2).max().item() / self.eps - 1.0
+        return (linf if self.threat == "linf" else l2).max().item()
 
 
 def distortion(x_adv: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,10 +108,10 @@ class Attack(ABC):
         proposal = self.propose(victim, x, y).detach()
         if proposal.shape != x.shape or not torch.isfinite(proposal).all():
             raise AttackError(f"{type(self).__name__} returned what is not {tuple(x.shape)} finite pixels")
-        excess = self.ball.excess(proposal, x)
-        if excess > 1e-3:
+        farthest = self.ball.farthest(proposal, x)
+        if farthest > self.ball.eps * (1 + SLACK) + SLACK_PIXELS:
             raise AttackError(
-                f"{type(self).__name__} left its {self.ball.threat} ball of {self.ball.eps:.4f} by {excess:.1%}"
+                f"{type(self).__name__} left its {self.ball.threat} ball of {self.ball.eps:.6f}: it went {farthest:.6f}"
             )
         return self.ball.project(proposal, x)
 

@@ -243,5 +243,8 @@ _RECORDS = (
         passes=_queries,
     ),
 )
+REGROUPING = frozenset({"autoattack", "square", "deepfool"})
+"""The attacks that send other batches through the network than they were given."""
+
 ATTACKS: dict[str, Attack] = {record.name: record for record in _RECORDS}
 assert len(ATTACKS) == len(_RECORDS), "two attacks share a name"

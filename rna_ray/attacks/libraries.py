@@ -110,7 +110,8 @@ class AutoAttack(Attack):
     """AutoAttack, standard or rand (Croce & Hein 2020). Its images are kept, its verdict is not: the base judges.
 
     It attacks again only the examples that one draw did not misclassify, so rows change places: its victims share one
-    path a shard.
+    path a batch. Where that draw withstands everything it returns the image untouched, which other draws may well
+    classify otherwise: the flag `untouched` counts those images, and on a random network the accuracy flatters.
     """
 
     def __init__(self, ball: Ball, version: Literal["standard", "rand"]) -> None:

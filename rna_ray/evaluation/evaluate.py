@@ -51,6 +51,8 @@ def evaluate(
             defences = _defences(settings, unit_id, network, batch, sharing, forward)
             for name, values in _rows(attack, defences, batch).items():
                 columns.setdefault(name, []).extend(values)
+    if sharing == "attack":
+        attack.flags["untouched"] = columns["linf"].count(0.0)
     return Evaluated(columns, attack.flags, sharing)
 
 

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -23,10 +24,12 @@ from typing import Any
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+# Ctrl-C is ours: under Tune's handler fit() returns as if all were well.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from rna_ray.errors import ResourceError
 from rna_ray.running import slots
@@ -61,7 +64,8 @@ def cluster(address: str) -> Iterator[None]:
             f"--address {address}: no Ray cluster answers; start one, or use --address local or inline"
         ) from error
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints that a worker died, and stdout is for answers
+            yield
     finally:
         ray.shutdown()
 
@@ -102,7 +106,8 @@ def run(tasks: Tasks, progress: Progress) -> None:
     """
     trains, evaluations = tasks.of_kind("train"), tasks.of_kind("evaluate")
     at_once = slots.trials_at_once(
-        slots.count(nodes(), tasks.share("train")), train_cost=tasks.cost("train"), evaluate_cost=tasks.cost("evaluate")
+        nodes(), tasks.share("train"), tasks.share("evaluate"), train_cost=tasks.cost("train"),
+        evaluate_cost=tasks.cost("evaluate"),
     )
     training = {unit.id for unit in trains}
     pool = Pool(tasks, progress, evaluations, training, at_once)
@@ -122,33 +127,42 @@ def _trial(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(tasks: Tasks, units: list[Unit], at_once: int, pool: Pool, progress: Progress) -> None:
-    share = tasks.share("train")
+    share, watcher, events = tasks.share("train"), _Watcher(), _Events(tasks, pool, progress)
+    _EVENTS[watcher.key] = events
     folder = tempfile.mkdtemp(prefix="rna-ray-tune-")
-    watcher = _Watcher()
-    _EVENTS[watcher.key] = _Events(tasks, pool, progress)
-    tuner = tune.Tuner(
-        tune.with_resources(_trial, {"cpu": share.cpu, "gpu": share.gpu}),
-        param_space={"job": tune.grid_search([tasks.job(unit) for unit in units])},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="trials", storage_path=folder, verbose=0, callbacks=[watcher],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-        ),
-    )
     try:
+        tuner = tune.Tuner(
+            tune.with_resources(_trial, {"cpu": share.cpu, "gpu": share.gpu}),
+            param_space={"job": tune.grid_search([tasks.job(unit) for unit in units])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="trials", storage_path=folder, verbose=0, callbacks=[watcher],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        )
         tuner.fit()
-        if _EVENTS[watcher.key].ended < len(units):  # after Ctrl-C, fit() returns as if all were well
-            raise KeyboardInterrupt
     finally:
         del _EVENTS[watcher.key]
         shutil.rmtree(folder, ignore_errors=True)
+    if events.failure is not None:
+        raise events.failure
+    if events.ended < len(units):  # stopped by a signal that Tune takes for a wish to end early
+        raise KeyboardInterrupt
 
 
 class _Events:
-    """What Tune's events mean here. Nothing in it raises: Tune would take that for the trial's failure."""
+    """What Tune's events mean here. An error is kept until `fit` returns: Tune would take it for the trial's."""
 
     def __init__(self, tasks: Tasks, pool: Pool, progress: Progress) -> None:
         self.tasks, self.pool, self.progress, self.ended = tasks, pool, progress, 0
+        self.failure: Exception | None = None
+
+    def take(self, event: Any, *arguments: Any) -> None:
+        """Handle an event, and keep what it raises."""
+        try:
+            event(self, *arguments)
+        except Exception as failure:
+            self.failure = self.failure or failure
 
     def epoch(self, job: Job, row: dict[str, Any]) -> None:
         self.progress.epoch(job.unit.id, row)
@@ -160,8 +174,8 @@ class _Events:
 
     def lost(self, job: Job) -> None:
         """Record a trial whose process died more often than it is started again."""
-        record_lost(job, "its process died")
         self.completed(Done(unit_id=job.unit.id, kind="train", state="failed", seconds=0.0, error="its process died"))
+        record_lost(job, "its process died")
 
 
 _EVENTS: dict[str, _Events] = {}
@@ -177,22 +191,15 @@ class _Watcher(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if self.key in _EVENTS and "row" in result and "ended" not in result:
-            _quietly(_EVENTS[self.key].epoch, trial.config["job"], result["row"])
+            _EVENTS[self.key].take(_Events.epoch, trial.config["job"], result["row"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.key in _EVENTS and "ended" in trial.last_result:
-            _quietly(_EVENTS[self.key].completed, trial.last_result["ended"])
+            _EVENTS[self.key].take(_Events.completed, trial.last_result["ended"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.key in _EVENTS:
-            _quietly(_EVENTS[self.key].lost, trial.config["job"])
-
-
-def _quietly(act: Any, *arguments: Any) -> None:
-    try:
-        act(*arguments)
-    except Exception:
-        log.exception("an event of Tune could not be handled")
+            _EVENTS[self.key].take(_Events.lost, trial.config["job"])
 
 
 def record_lost(job: Job, why: str) -> None:
@@ -279,23 +286,28 @@ class Pool:
                 ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=POLL_SECONDS)
                 for reference in ready:
                     self._collect(reference)
+            self._end([*self._idle, *(busy[0] for busy in self._busy.values())])
         except BaseException as failure:
             self._failure = failure
         finally:
-            for evaluator in [*self._idle, *(busy[0] for busy in self._busy.values())]:
-                ray.kill(evaluator)
             self._stopped.set()
 
+    @staticmethod
+    def _end(evaluators: list[Any]) -> None:
+        for evaluator in evaluators:
+            with contextlib.suppress(RayError):  # dead already, or its whole cluster is
+                ray.kill(evaluator)
+
     def _resize(self) -> None:
-        """Create evaluators up to what fits and there is work for; end those that are idle above it."""
+        """Create evaluators up to what fits and there is work for; end idle ones where trials need the room."""
         with self._lock:
             trials, queued = min(self.trials_at_once, len(self._untrained)), len(self._queue)
         where = self.tasks.where
         room = slots.evaluators(nodes(), where.evaluate, where.train, trials=trials, most=where.evaluate.actors)
-        want = min(room, queued + len(self._busy))
-        while self._idle and len(self._idle) + len(self._busy) > max(want, 0):
-            ray.kill(self._idle.pop())
-        for _ in range(want - len(self._idle) - len(self._busy)):
+        alive = len(self._idle) + len(self._busy)
+        surplus = max(0, min(alive - room, len(self._idle)))
+        self._end([self._idle.pop() for _ in range(surplus)])
+        for _ in range(min(room, queued + len(self._busy)) - alive):
             self._idle.append(_evaluator(where.evaluate))
 
     def _assign(self) -> None:
@@ -310,13 +322,15 @@ class Pool:
         try:
             done = ray.get(reference)
             self._idle.append(evaluator)
-        except RayActorError:
-            if deaths < RETRIES:
-                self._queue.appendleft((unit, deaths + 1))
-                return
-            done = self._lost(unit, "its evaluator died")
         except RayTaskError as error:
             self._idle.append(evaluator)
+            done = self._lost(unit, sentence(error))
+        except RayError as error:  # the actor, its node, or what it needed is gone
+            self._end([evaluator])
+            if deaths < RETRIES:
+                with self._lock:
+                    self._queue.appendleft((unit, deaths + 1))
+                return
             done = self._lost(unit, sentence(error))
         self.progress.finished(done)
 

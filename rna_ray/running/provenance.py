@@ -8,24 +8,28 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import rna_ray
+from rna_ray.running.tasks import Code
+
+if TYPE_CHECKING:
+    import torch
 
 
-@functools.cache
-def commit() -> tuple[str | None, bool | None]:
-    """Return the git commit of rna-ray's own code and whether its tree differs from it; None where there is none."""
+def code() -> Code:
+    """Return the git commit of rna-ray's own code, and whether its tree differs from it; empty where there is none.
+
+    Asked once by the driver, for all units of a run: later the tree may be another.
+    """
     here = Path(rna_ray.__file__).resolve().parent
+    run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)
     try:
-        run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        tracked = run(["git", "ls-files", "--error-unmatch", "__init__.py"]).stdout
-        head = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        return (head, bool(run(["git", "status", "--porcelain"]).stdout.strip())) if tracked else (None, None)
+        run(["git", "ls-files", "--error-unmatch", "__init__.py"])
+        head, changes = run(["git", "rev-parse", "HEAD"]).stdout, run(["git", "status", "--porcelain"]).stdout
+        return Code(commit=head.strip(), dirty=bool(changes.strip()))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return Code()
 
 
 @functools.cache
@@ -38,13 +42,14 @@ def _ray_version() -> str | None:
 
 def provenance(
     *, device: torch.device, precision: str, compiled: bool, kernel: str, seconds: float, attempt: int,
-    started_at: datetime,
+    started_at: datetime, code: Code,
 ) -> dict[str, Any]:
     """Return the provenance columns of a trial or an evaluation that has just ended in this process."""
-    head, dirty = commit()
+    import torch  # here: who only asks for the commit should not wait for it
+
     return {
-        "commit": head,
-        "dirty": dirty,
+        "commit": code.commit,
+        "dirty": code.dirty,
         "rna_ray": rna_ray.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,

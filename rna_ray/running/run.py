@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from rna_ray.running.progress import Progress
+from rna_ray.running.provenance import code
 from rna_ray.running.tasks import Done, Tasks
-from rna_ray.store import Store, layout, weights
+from rna_ray.store import Store
 from rna_ray.store.records import from_rows
 from rna_ray.sweep import spec as specs
 from rna_ray.sweep.plan import Plan
@@ -40,7 +41,7 @@ def run(plan: Plan, store: Store, *, address: str, retry: Retry = "failed", cons
     started = time.perf_counter()
     status = standing(plan, store, retry)
     attempts = {unit_id: len(rows) for unit_id, rows in store.failures().items()}
-    tasks = Tasks.of(status, store=absolute(store), where=plan.where, attempts=attempts)
+    tasks = Tasks.of(status, store=absolute(store), where=plan.where, attempts=attempts, code=code())
     if not tasks.units:
         _remember(plan, store)
         return Summary(status=status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
@@ -79,12 +80,12 @@ def _on_ray(plan: Plan, store: Store, status: Status, tasks: Tasks, address: str
 
 
 def _check_weights(status: Status, store: Store) -> None:
-    """Raise CheckpointError where a network that evaluations need is in the store, but its weights are not whole."""
+    """Raise CheckpointError where a network that evaluations need is in the store, but its weights do not fit it."""
     wanted = {(unit.needs[0], unit.settings["checkpoint"]) for unit in status.ready if unit.needs}
+    if wanted:
+        from rna_ray.running import work
     for network, name in sorted(wanted):
-        record = store.files.full(layout.rows_file("trials", network))
-        redo = f"to train this network again, delete {record} and repeat the command"
-        weights.check(store, layout.checkpoint_file(network, f"{name}.safetensors"), redo)
+        work.check_weights(store, network, name)
 
 
 def absolute(store: Store) -> str:

@@ -27,15 +27,19 @@ def check(nodes: Sequence[Node], share: Share, kind: str) -> None:
         )
 
 
-def trials_at_once(slots: int, *, train_cost: float, evaluate_cost: float) -> int:
+def trials_at_once(
+    nodes: Sequence[Node], train: Share, evaluate: Share, *, train_cost: float, evaluate_cost: float
+) -> int:
     """Return how many trials may run at once, so that evaluation of finished ones overlaps with training.
 
-    Slots are divided as the estimated work is; both get at least one where there are two.
+    Where evaluators fit beside as many trials as there is room for, all of it is the trials'. Else slots are divided as
+    the estimated work is, and both get at least one where there are two.
     """
-    if slots <= 1 or not evaluate_cost:
-        return max(slots, 1)
-    fair = round(slots * train_cost / (train_cost + evaluate_cost))
-    return min(max(fair, 1), slots - 1)
+    most = count(nodes, train)
+    if most <= 1 or not evaluate_cost or evaluators(nodes, evaluate, train, trials=most, most=None):
+        return max(most, 1)
+    fair = round(most * train_cost / (train_cost + evaluate_cost))
+    return min(max(fair, 1), most - 1)
 
 
 def evaluators(nodes: Sequence[Node], evaluate: Share, train: Share, *, trials: int, most: int | None) -> int:

@@ -12,6 +12,14 @@ from rna_ray.sweep.status import Status
 from rna_ray.sweep.units import Kind, Unit
 
 
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Which code ran: a git commit, and whether the tree differed from it."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A unit to do, and what it needs to run that does not count towards its id."""
@@ -23,6 +31,7 @@ class Job:
     threads: int
     device: str
     attempt: int
+    code: Code = Code()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,11 +55,12 @@ class Tasks:
     where: Where
     attempts: Mapping[str, int]
     """Failed attempts so far, by unit id."""
+    code: Code = Code()
 
     @classmethod
-    def of(cls, status: Status, *, store: str, where: Where, attempts: Mapping[str, int]) -> Tasks:
+    def of(cls, status: Status, *, store: str, where: Where, attempts: Mapping[str, int], code: Code) -> Tasks:
         """Return what a status leaves to do."""
-        return cls(units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts)
+        return cls(units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts, code=code)
 
     @property
     def kinds(self) -> set[Kind]:
@@ -80,4 +90,5 @@ class Tasks:
             threads=max(1, int(share.cpu)),
             device="cuda" if share.gpu else "cpu",
             attempt=self.attempts.get(unit.id, 0) + 1,
+            code=self.code,
         )

@@ -8,10 +8,12 @@ import logging
 import math
 import platform
 import shutil
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,14 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
 from rna_ray.data import Dataset, Split
+from rna_ray.errors import CheckpointError, DataError
 from rna_ray.evaluation.evaluate import evaluate
 from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks.build import Network, build
 from rna_ray.randomness import Randomness
 from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
-from rna_ray.store import Store, open_store
+from rna_ray.store import Store, layout, open_store, weights
 from rna_ray.store.records import RECORDS, from_rows
 from rna_ray.sweep.units import Unit, canonical
 from rna_ray.training.checkpoint import Checkpoints, load_into
@@ -35,6 +38,8 @@ from rna_ray.training.fit import Fitted, fit
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
 NETWORKS_KEPT = 4
+COMPILES = 32
+"""More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
 
 
 def perform(job: Job, report: Report = lambda row: None) -> Done:
@@ -45,13 +50,22 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     unit, store, started = job.unit, open_store(job.store), time.perf_counter()
     try:
         if not store.is_done(unit.id, RECORDS[unit.kind]):
-            torch.set_num_threads(job.threads)
+            _settle(job)
             {"train": _train, "evaluate": _evaluate}[unit.kind](job, store, report)
     except Exception as error:
         _record_failure(store, job, error)
         seconds = time.perf_counter() - started
         return Done(unit_id=unit.id, kind=unit.kind, state="failed", seconds=seconds, error=sentence(error))
     return Done(unit_id=unit.id, kind=unit.kind, state="done", seconds=time.perf_counter() - started)
+
+
+def _settle(job: Job) -> None:
+    """Make sums of floats repeat: the threads that the sweep file gives, plain fp32, the same kernels every time."""
+    torch.set_num_threads(job.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def sentence(error: BaseException) -> str:
@@ -78,7 +92,7 @@ def _train(job: Job, store: Store, report: Report) -> None:
     made = provenance(
         device=device, precision=settings["precision"], compiled=forward is not network,
         kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
-        attempt=job.attempt, started_at=started,
+        attempt=job.attempt, started_at=started, code=job.code,
     )
     rows = [{"unit_id": job.unit.id, **row} for row in fitted.epochs]
     trial = _trial(job.unit, network, fitted) | made
@@ -127,7 +141,7 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
     device = torch.device(job.device)
     network = _trained(job.store, settings["network"], settings["checkpoint"], job.device)
-    images = _load(settings["data"]["name"], job.root, job.download).test
+    images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
     found = evaluate(settings, job.unit.id, network, images, device=device)
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
@@ -145,6 +159,7 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
         **provenance(
             device=device, precision=settings["precision"], compiled=False, kernel=_kernel(network, settings["paths"]),
             seconds=time.perf_counter() - clock, attempt=job.attempt, started_at=started,
+            code=job.code,
         ),
     }
     views = {"examples": from_rows("examples", rows), "evaluations": from_rows("evaluations", [record])}
@@ -174,8 +189,15 @@ def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(name: str, root: str | None, download: bool) -> Dataset:
-    return data.load(name, root, download)
+def _load(name: str, digest: str, root: str | None, download: bool) -> Dataset:
+    """Return a data set; DataError where this machine's files are not those that the unit's id counts."""
+    found = data.load(name, root, download)
+    if (here := data.digest_of(found)) != digest:
+        raise DataError(
+            f"the images of {name} on {platform.node()} have digest {here}, this unit was planned on {digest}: "
+            f"give every node the same files in {root}"
+        )
+    return found
 
 
 @functools.lru_cache(maxsize=NETWORKS_KEPT)
@@ -189,6 +211,26 @@ def _trained(store_uri: str, network_id: str, checkpoint: str, device: str) -> N
     return network.to(device)
 
 
+def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
+    """Raise CheckpointError where a trained network's weights are missing, truncated, or another network's.
+
+    Looks at the file's header and length alone; whoever loads the weights verifies their checksum too.
+    """
+    trial = store.read_file("trials", network_id).to_pylist()[0]
+    record = store.files.full(layout.rows_file("trials", network_id))
+    redo = f"to train it again, delete {record} and repeat the command"
+    path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
+    found = weights.shapes(store, path, redo)
+    network = _build(json.loads(trial["settings"]), network_id)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    if found != expected:
+        key = min({*found.items()} ^ {*expected.items()})[0]
+        raise CheckpointError(
+            f"the weights {store.files.full(path)} do not fit their network: {key} has shape {found.get(key, 'none')} "
+            f"in the file and {expected.get(key, 'none')} in the network; {redo}"
+        )
+
+
 def _build(settings: Mapping[str, Any], unit_id: str) -> Network:
     info = data.info(settings["data"]["name"])
     return build(
@@ -199,7 +241,7 @@ def _build(settings: Mapping[str, Any], unit_id: str) -> Network:
 
 def _training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
     """Return the training images and the held-out ones: parts of one order that no seed changes."""
-    train = _load(settings["name"], job.root, job.download).train
+    train = _load(settings["name"], settings["digest"], job.root, job.download).train
     order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
     held_out, rest = np.split(order, [settings["held_out"]])
     return _part(train, rest[: settings["train_examples"]]), _part(train, held_out)
@@ -217,9 +259,15 @@ def _forward(network: Network, asked: bool, device: torch.device) -> Forward:
     if not asked:
         return network
     needed = ["gcc", "clang", "cc"] if device.type == "cuda" else ["g++", "clang++", "c++"]
-    if not any(shutil.which(compiler) for compiler in needed):
-        log.warning("compile: none of %s is on this machine, so the network runs uncompiled", ", ".join(needed))
+    python_h = Path(sysconfig.get_path("include"), "Python.h")
+    if not any(shutil.which(compiler) for compiler in needed) or not python_h.is_file():
+        log.warning("compile: it takes one of %s and %s, so the network runs uncompiled", ", ".join(needed), python_h)
         return network
+    # A process does many units: graphs of the last one's layers must not count towards this one's limit, beyond which
+    # torch would go on uncompiled without a word.
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = COMPILES
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(network, dynamic=False)
 
 

@@ -40,6 +40,10 @@ class Files:
         with _one_sentence("look at", self.full(path)):
             return self.filesystem.get_file_info(self.full(path)).type
 
+    def exists(self, path: PurePosixPath) -> bool:
+        """Return whether a file is there; StoreError where the store does not answer."""
+        return self.kind(path) == fs.FileType.File
+
     def names(self, folder: PurePosixPath) -> list[str]:
         """Return the sorted names in a folder, without those that start with a dot; none where it does not exist."""
         selector = fs.FileSelector(self.full(folder), allow_not_found=True)

@@ -59,6 +59,11 @@ def checkpoint_file(unit_id: str, name: str) -> PurePosixPath:
     return PurePosixPath("checkpoints") / checked(unit_id, "unit id") / checked(name, "checkpoint name")
 
 
+def weights_file(unit_id: str, name: str, sha256: str) -> PurePosixPath:
+    """Return where a unit's weights with this SHA-256 lie: `last` or `best`, or the state to `resume` from."""
+    return checkpoint_file(unit_id, f"{name}-{sha256[:16]}.safetensors")
+
+
 def inside(path: PurePosixPath) -> PurePosixPath:
     """Return the path if every part of it is a plain name, so that it cannot leave the store."""
     for part in path.parts:

@@ -33,7 +33,7 @@ class Store:
     @property
     def exists(self) -> bool:
         """Whether anything was ever written to it."""
-        return self.files.kind(layout.MARKER) == fs.FileType.File
+        return self.files.exists(layout.MARKER)
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ class Store:
 
     def is_done(self, unit_id: str, record: str) -> bool:
         """Return whether a unit's file in this record view exists."""
-        return self.files.kind(layout.rows_file(record, unit_id)) == fs.FileType.File
+        return self.files.exists(layout.rows_file(record, unit_id))
 
     def counted(self, view: str, done: set[str] | None = None) -> list[str]:
         """Return the sorted stems of the view's files whose rows count: those of finished units, in a detail view."""
@@ -142,9 +142,6 @@ class Store:
     def get_file(self, name: PurePosixPath, local: Path) -> None:
         """Copy a file of the store to a local path, at once; StoreError where it is not there."""
         self.files.copy_out(layout.inside(name), local)
-
-    def has_file(self, name: PurePosixPath) -> bool:
-        return self.files.kind(layout.inside(name)) == fs.FileType.File
 
     def local_path(self, name: PurePosixPath) -> Path | None:
         """Return where a file of a store on a local disk lies, so that it can be mapped; None for other stores."""

@@ -14,14 +14,19 @@ _LENGTH_BYTES = 8
 _HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 
 
-def check(store: Store, name: PurePosixPath, redo: str) -> None:
-    """Raise CheckpointError unless a safetensors file is as long as its header says; `redo` is what to do then."""
+def shapes(store: Store, name: PurePosixPath, redo: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a safetensors file.
+
+    Raises CheckpointError where it is missing, or not as long as its header says; `redo` is what to do then.
+    """
     path = store.files.full(name)
     try:
         with store.files.filesystem.open_input_file(path) as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = json.loads(file.read(length)) if length < _HEADER_LIMIT else {}
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+            header.pop("__metadata__", None)
+            found = {key: tuple(entry["shape"]) for key, entry in header.items()}
+            ends = [entry["data_offsets"][1] for entry in header.values()]
             expected = _LENGTH_BYTES + length + max(ends, default=-1)
             size = file.size()
     except FileNotFoundError:
@@ -30,3 +35,4 @@ def check(store: Store, name: PurePosixPath, redo: str) -> None:
         raise CheckpointError(f"the weights {path} are damaged: {redo}") from error
     if size != expected:
         raise CheckpointError(f"the weights {path} have {size:,} bytes, their header says {expected:,}: {redo}")
+    return found

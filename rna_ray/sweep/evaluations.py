@@ -40,6 +40,10 @@ def asked(
     does not look at the network knows nothing.
     """
     record = catalog.find(entry.attack)
+    if entry.eval != "eval" and record.name in catalog.REGROUPING:
+        raise SweepError(
+            f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
+        )
     if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
         raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
     examples = _examples(entry, info)

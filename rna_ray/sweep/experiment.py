@@ -26,12 +26,12 @@ class Experiment(Section):
     """Which network is trained."""
     training: Training
     """How the network is trained."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """The arithmetic: fp32, or bf16 autocast."""
     compile: bool = False
-    """Whether training compiles the network, where there is a compiler."""
+    """Whether training compiles the network, where there is a compiler and examples follow paths of their own."""
 
 
 class SweepSpec(Experiment):

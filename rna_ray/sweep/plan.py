@@ -131,7 +131,7 @@ def _trained(variant: Variant, digest: Digest) -> Trained:
             "network": _network(given, space, random),
             "training": _training(given, info, random),
             "precision": given.precision,
-            "compile": given.compile,
+            "compile": given.compile and not (random and given.network.paths == "batch"),
             "seed": given.seed,
         }
     except (SpaceError, SweepError) as error:

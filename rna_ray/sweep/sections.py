@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -29,7 +30,7 @@ from rna_ray.errors import UserError, unknown
 from rna_ray.networks import describe, spaces
 
 KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K")
-_GRAMMAR = re.compile(r"transfer|fixed|resample|eot-[1-9][0-9]*")
+_GRAMMAR = re.compile(r"transfer|fixed|resample|eot-[1-9][0-9]{0,3}")
 
 
 def uncounted(default: Any, **limits: Any) -> Any:
@@ -62,7 +63,7 @@ def _knowledge(given: object) -> object:
     if isinstance(asked, tuple):
         for one in asked:
             if not isinstance(one, str) or not _GRAMMAR.fullmatch(one):
-                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K is a number of paths: eot-10)")
+                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K: up to 9999 paths, as in eot-10)")
         if not asked or len(set(asked)) < len(asked):
             raise _refuse("name at least one knowledge, each once")
     return asked
@@ -95,6 +96,12 @@ class Data(Section):
     """The data set; `rna_ray.data.DATASETS` lists them."""
     root: str | None = uncounted(None)
     """The folder that holds the data set's files, where it needs any."""
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str | None) -> str | None:
+        """Workers run in folders of their own, and a sweep may be resumed from another."""
+        return None if root is None else str(Path(root).expanduser().absolute())
+
     download: bool = uncounted(False)
     """Whether missing files may be fetched."""
     train_examples: Whole | None = None
@@ -186,7 +193,7 @@ class Evaluation(Section):
     """The attack; `rna_ray.attacks.catalog.ATTACKS` lists them with their options."""
     knowledge: Annotated[tuple[str, ...], BeforeValidator(_knowledge)] = ("transfer",)
     """What the attacker knows of the defender's path, one or several: transfer, fixed, resample, eot-K."""
-    draws: Whole | None = None
+    draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     examples: Whole | None = None
     """How many test images, from the first; null is 1,000, or the whole test set where it is smaller."""
@@ -243,6 +250,12 @@ class Share(Section):
     """The CPUs that a unit takes; fractions let several share one."""
     gpu: float = uncounted(0.0, ge=0)
     """The GPUs that a unit takes; fractions let several share one."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Share:
+        if not self.cpu and not self.gpu:
+            raise _refuse("a unit that takes neither CPU nor GPU cannot be placed; give it some of either")
+        return self
 
     @field_validator("gpu")
     @classmethod

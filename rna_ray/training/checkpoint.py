@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import re
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -14,11 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rna_ray.errors import CheckpointError, StoreError
+from rna_ray.errors import CheckpointError
 from rna_ray.store import layout
 from rna_ray.store.parquet import Store
 
+log = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,66 +33,78 @@ class Checkpoints:
     unit_id: str
 
     def write(self, name: str, tensors: Tensors, about: dict[str, Any]) -> str:
-        """Write tensors and a JSON description as one file, at once; return its SHA-256."""
+        """Write tensors and a JSON description as one file, at once; return its SHA-256, which is part of its name.
+
+        So two attempts at a unit never write over each other's weights, even where their bits differ.
+        """
         with tempfile.TemporaryDirectory(prefix="rna-ray-") as folder:
             local = Path(folder) / "weights"
             contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             save_file(contiguous, local, metadata={"about": json.dumps(about)})
-            self.store.put_file(self._path(name), local)
-            return sha256(local)
+            digest = sha256(local)
+            self.store.put_file(self.path(name, digest), local)
+            return digest
 
-    def read(self, name: str, expected: str | None = None) -> tuple[Tensors, dict[str, Any]]:
-        """Return a file's tensors and description.
+    def read(self, name: str, digest: str) -> tuple[Tensors, dict[str, Any]]:
+        """Return the tensors and description of the file with this SHA-256.
 
-        Raises CheckpointError where it is missing, truncated, or not the bytes whose SHA-256 is `expected`.
+        Raises CheckpointError where it is missing, truncated or altered.
         """
         with tempfile.TemporaryDirectory(prefix="rna-ray-") as folder:
-            local = self.store.local_path(self._path(name))
+            local = self.store.local_path(self.path(name, digest))
             if local is None:
                 local = Path(folder) / "weights"
-                self.store.get_file(self._path(name), local)
-            return load(local, expected)
+                self.store.get_file(self.path(name, digest), local)
+            return load(local, digest)
+
+    def remove(self, name: str, digest: str) -> None:
+        """Remove a file that a later one took the place of."""
+        self.store.files.remove(self.path(name, digest))
 
     def keep_resume(self, tensors: Tensors, about: dict[str, Any]) -> None:
         """Write the state to resume from: first the tensors under a new name, then the marker that points to them.
 
         The marker comes last, so a death in between leaves the state before intact.
         """
-        old, name = self._marker(), f"epoch-{about['epoch']:05d}"
-        digest = self.write(name, tensors, about)
-        self.store.files.write(self._marker_path, json.dumps({"name": name, "sha256": digest}).encode())
-        if old and old["name"] != name:
-            self._remove(old["name"])
+        old, digest = self._marker(), self.write("resume", tensors, about)
+        self.store.files.write(self._marker_path, json.dumps({"sha256": digest}).encode())
+        if old and old != digest:
+            self.remove("resume", old)
 
     def resume(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """Return the state to resume from, or None where there is none that can be trusted."""
-        marker = self._marker()
+        """Return the state to resume from, or None where there is none that can be trusted.
+
+        Raises StoreError where the store does not answer: that is no reason to begin anew.
+        """
+        digest = self._marker()
         try:
-            return self.read(marker["name"], marker["sha256"]) if marker else None
-        except (CheckpointError, StoreError):
+            return self.read("resume", digest) if digest else None
+        except CheckpointError as error:
+            log.warning("%s; unit %s is trained from the start", error, self.unit_id)
             return None
 
     def drop_resume(self) -> None:
         """Forget the state to resume from, once the unit's rows are there."""
-        if marker := self._marker():
+        if digest := self._marker():
             self.store.files.remove(self._marker_path)
-            self._remove(marker["name"])
+            self.remove("resume", digest)
 
-    def _marker(self) -> dict[str, str] | None:
-        try:
-            found = json.loads(self.store.files.read(self._marker_path))
-            return {"name": str(found["name"]), "sha256": str(found["sha256"])}
-        except (StoreError, ValueError, KeyError, TypeError):
+    def _marker(self) -> str | None:
+        """Return the SHA-256 of the state to resume from, if there is one."""
+        if not self.store.files.exists(self._marker_path):
             return None
+        try:
+            found = json.loads(self.store.files.read(self._marker_path))["sha256"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, str) and _SHA256.fullmatch(found) else None
 
-    def _remove(self, name: str) -> None:
-        self.store.files.remove(self._path(name))
-
-    def _path(self, name: str) -> Any:
-        return layout.checkpoint_file(self.unit_id, f"{name}.safetensors")
+    def path(self, name: str, digest: str) -> PurePosixPath:
+        """Return where in the store the file of these weights lies."""
+        return layout.weights_file(self.unit_id, name, digest)
 
     @property
-    def _marker_path(self) -> Any:
+    def _marker_path(self) -> PurePosixPath:
         return layout.checkpoint_file(self.unit_id, "resume.json")
 
 

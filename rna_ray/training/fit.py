@@ -53,7 +53,8 @@ def fit(
     """
     trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward)
     rows, best = trainer.restore(checkpoints)
-    best_sha256 = checkpoints.write("best", network.state_dict(), {"epoch": 0}) if not rows else best["sha256"]
+    if not rows:
+        best = {"epoch": 0, "score": -1, "sha256": checkpoints.write("best", network.state_dict(), {"epoch": 0})}
     state: Literal["finished", "diverged"] = "finished"
     for epoch in range(len(rows), settings["training"]["epochs"]):
         before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -63,13 +64,16 @@ def fit(
             state = "diverged"
             break
         rows.append(row)
+        superseded = best["sha256"]
         if trainer.score(row) > best["score"]:
-            best_sha256 = checkpoints.write("best", network.state_dict(), {"epoch": epoch + 1})
-            best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": best_sha256}
+            digest = checkpoints.write("best", network.state_dict(), {"epoch": epoch + 1})
+            best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": digest}
         checkpoints.keep_resume(trainer.tensors(), {"epoch": epoch + 1, "rows": rows, "best": best})
+        if superseded != best["sha256"]:  # only now: until then, the state to resume from points to it
+            checkpoints.remove("best", superseded)
         report(row)
     last = checkpoints.write("last", network.state_dict(), {"epoch": len(rows)})
-    return Fitted(state, rows, best["epoch"], last, best_sha256)
+    return Fitted(state, rows, best["epoch"], last, best["sha256"])
 
 
 class _Trainer:
@@ -201,7 +205,7 @@ class _Trainer:
         """Load the state to resume from, if any; return the epochs' rows so far, and which one was best."""
         found = checkpoints.resume()
         if found is None:
-            return [], {"epoch": 0, "score": -1, "sha256": ""}
+            return [], {}
         tensors, about = found
         weights = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
         load_into(self.network, weights, f"the checkpoint of unit {checkpoints.unit_id}")

@@ -1,0 +1,123 @@
+"""Processes that die, are interrupted or meet damaged files: what is finished is kept, the rest is done, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from integration_base import EVALUATOR, TRIAL, UNITS, Run, Start, epochs_behind, until
+
+from rna_ray.store import Store, differences, open_store
+
+MIDDLE = range(2, 6)  # epochs of 8 after which a training is disturbed
+
+
+def in_the_middle(store: Path) -> str | None:
+    """Return a unit in the middle of its training, if there is one."""
+    return next((unit for unit, epochs in epochs_behind(store).items() if len(epochs) in MIDDLE), None)
+
+
+def rows_of(store: Path) -> dict[str, list[float]]:
+    """Return the seconds of the epochs of each trained unit."""
+    found: dict[str, list[float]] = {}
+    for row in open_store(store).read("epochs").sort_by([("epoch", "ascending")]).to_pylist():
+        found.setdefault(row["unit_id"], []).append(row["seconds"])
+    return found
+
+
+def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
+    start: Start, sweep: Path, store: Path, reference: Store
+) -> None:
+    driver = start("run", sweep, "--store", store, "--json")
+    unit = driver.until(lambda: in_the_middle(store))
+    (pid,) = driver.workers(TRIAL)
+    os.kill(pid, signal.SIGSTOP)  # so that what is read here is what it leaves behind
+    before = epochs_behind(store)[unit]
+    os.kill(pid, signal.SIGKILL)
+    ended = driver.ended()
+    assert ended.code == 0 and not ended.document["failures"], ended.err
+    assert 2 <= len(before) < 8 and rows_of(store)[unit][: len(before)] == before  # not one of them was done again
+    assert differences(reference, open_store(store)) == []
+
+
+def test_an_evaluator_that_is_killed_leaves_its_unit_to_another(
+    start: Start, sweep: Path, store: Path, reference: Store
+) -> None:
+    driver = start("run", sweep, "--store", store, "--json", "--set", "resources.evaluate.actors=1")
+    (killed,) = driver.until(lambda: driver.workers(EVALUATOR))
+    os.kill(killed, signal.SIGKILL)
+    (other,) = driver.until(lambda: driver.workers(EVALUATOR) if killed not in driver.workers("ray::") else [])
+    assert other != killed
+    ended = driver.ended()
+    assert ended.code == 0 and not ended.document["failures"], ended.err
+    rows = open_store(store)
+    assert rows.read("evaluations").num_rows == UNITS["evaluations"] and not rows.failures()
+    assert differences(reference, rows) == []
+
+
+def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(
+    start: Start, run: Run, sweep: Path, store: Path, reference: Store
+) -> None:
+    driver = start("run", sweep, "--store", store)
+    unit = driver.until(lambda: in_the_middle(store))
+    os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does: to the driver and all its children
+    ended = driver.ended()
+    assert (ended.code, ended.out) == (130, "") and "Traceback" not in ended.err
+    assert ended.err.splitlines()[-1].startswith("stopped; what is finished is kept")
+    assert ended.err.endswith(f"rna-ray resume small --store {store}\n")
+    before = epochs_behind(store)[unit]
+    resumed = run("resume", "small", "--store", store, "--json")
+    assert resumed.code == 0, resumed.err
+    assert rows_of(store)[unit][: len(before)] == before
+    assert differences(reference, open_store(store)) == []
+
+
+def test_a_driver_that_is_killed_is_simply_run_again(
+    start: Start, run: Run, sweep: Path, store: Path, reference: Store
+) -> None:
+    driver = start("run", sweep, "--store", store)
+    driver.until(lambda: in_the_middle(store))
+    driver.process.kill()  # its workers live on for some seconds, and write
+    ended = run("run", sweep, "--store", store, "--json")
+    assert ended.code == 0 and not ended.document["failures"], ended.err
+    until(lambda: not driver.workers("ray::ImplicitFunc"))
+    rows = open_store(store)
+    assert {view: rows.read(view).num_rows for view in UNITS} == UNITS
+    assert differences(reference, rows) == []
+
+
+def test_units_that_fail_are_recorded_and_the_rest_is_done(
+    run: Run, sweep: Path, finished: Path, reference: Store
+) -> None:
+    trial = next(row["unit_id"] for row in reference.read("trials").to_pylist() if row["norm"] == "BN")
+    others = [row["unit_id"] for row in reference.read("evaluations").to_pylist() if row["network_id"] != trial]
+    for record in [*(finished / "evaluations").iterdir(), finished / "trials" / f"{trial}.parquet"]:
+        record.unlink()
+    in_the_way = [finished / "epochs" / f"{trial}.parquet", finished / "examples" / f"{others[0]}.parquet"]
+    for path in in_the_way:  # where these units' rows should be
+        path.unlink()
+        path.mkdir()
+
+    ended = run("run", sweep, "--store", finished, "--json")
+    assert ended.code == 1
+    failed = {one["unit"]: one for one in ended.document["failures"]}
+    assert {unit: one["kind"] for unit, one in failed.items()} == {trial: "train", others[0]: "evaluate"}
+    assert all("StoreError: cannot write" in one["error"] for one in failed.values())
+    assert ended.document["units"] == {
+        "train": {"done": 1, "ready": 0, "waiting": 0, "failed": 1, "blocked": 0},
+        "evaluate": {"done": 5, "ready": 0, "waiting": 0, "failed": 1, "blocked": 4},
+    }
+    rows = open_store(finished)
+    assert {unit: len(attempts) for unit, attempts in rows.failures().items()} == {trial: 1, others[0]: 1}
+
+    left = run("run", sweep, "--store", finished, "--json", "--retry", "none")
+    assert (left.code, left.document["ran"]) == (1, 0)
+
+    for path in in_the_way:
+        path.rmdir()
+    mended = run("run", sweep, "--store", finished, "--json", "--retry", "all")
+    assert (mended.code, mended.document["ran"]) == (0, 6), mended.err
+    assert differences(reference, rows) == []
+    attempts = {row["unit_id"]: row["attempt"] for view in UNITS for row in rows.read(view).to_pylist()}
+    assert {unit for unit, attempt in attempts.items() if attempt == 2} == {trial, others[0]}

@@ -1,0 +1,111 @@
+"""How many units fit, and how the machine is shared: pure arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rna_ray.errors import ResourceError
+from rna_ray.running import slots
+from rna_ray.sweep.sections import Share
+
+CPU = Share(cpu=1.0, gpu=0.0)
+
+
+def share(cpu: float, gpu: float = 0.0) -> Share:
+    return Share(cpu=cpu, gpu=gpu)
+
+
+def nodes(*sizes: tuple[float, float]) -> list[slots.Node]:
+    return [{"CPU": cpu, "GPU": gpu} if gpu else {"CPU": cpu} for cpu, gpu in sizes]
+
+
+@pytest.mark.parametrize(
+    ("machines", "one", "fit"),
+    [
+        ([(2, 0)], share(1), 2),
+        ([(2, 0)], share(0.5), 4),
+        ([(1, 0)], share(0.1), 10),  # 10 * 0.1 is less than 1 in floating point
+        ([(3, 0), (3, 0)], share(2), 2),  # a unit never spans two nodes
+        ([(16, 1)], share(1, 0.25), 4),
+        ([(16, 2)], share(1, 1), 2),
+        ([(8, 0), (1, 1)], share(1, 1), 1),
+        ([(8, 0), (1, 1)], share(2, 1), 0),
+        ([(4, 0)], share(0), 1),  # it takes nothing: one a node
+        ([(4, 0)], share(5), 0),
+        ([], share(1), 0),
+    ],
+)
+def test_a_unit_fits_where_one_node_has_all_it_takes(
+    machines: list[tuple[float, float]], one: Share, fit: int
+) -> None:
+    assert slots.count(nodes(*machines), one) == fit
+
+
+def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
+    slots.check(nodes((2, 0)), share(2), "train")
+    said = (
+        r"^resources\.train asks for 1 CPU and 1 GPU a unit, but the largest node of the cluster has 8 CPU and 0 GPU; "
+        r"ask for less, or add a larger node$"
+    )
+    with pytest.raises(ResourceError, match=said):
+        slots.check(nodes((2, 0), (8, 0)), share(1, 1), "train")
+    with pytest.raises(ResourceError, match=r"resources\.evaluate asks for 3 CPU"):
+        slots.check(nodes((2, 0), (2, 0)), share(3), "evaluate")
+    with pytest.raises(ResourceError, match=r"has 0 CPU"):
+        slots.check([], share(1), "train")
+
+
+@pytest.mark.parametrize(
+    ("fit", "train", "evaluate", "at_once"),
+    [
+        (1, 1, 1, 1),  # one after the other
+        (2, 1, 1, 1),
+        (2, 99, 1, 1),  # evaluation of finished trials overlaps with the training of others
+        (2, 1, 99, 1),
+        (8, 3, 1, 6),
+        (8, 1, 3, 2),
+        (8, 1, 0, 8),  # nothing to evaluate
+        (8, 0, 1, 1),
+        (0, 1, 1, 1),
+    ],
+)
+def test_slots_are_divided_as_the_work_is(fit: int, train: float, evaluate: float, at_once: int) -> None:
+    assert slots.trials_at_once(fit, train_cost=train, evaluate_cost=evaluate) == at_once
+
+
+@given(st.integers(2, 64), st.floats(1, 1e15), st.floats(1, 1e15))
+def test_where_there_are_two_slots_both_get_one(fit: int, train: float, evaluate: float) -> None:
+    at_once = slots.trials_at_once(fit, train_cost=train, evaluate_cost=evaluate)
+    assert 1 <= at_once <= fit - 1
+    assert slots.evaluators(nodes((fit, 0)), CPU, CPU, trials=at_once, most=None) == fit - at_once
+
+
+@pytest.mark.parametrize(
+    ("machines", "evaluate", "train", "trials", "most", "room"),
+    [
+        ([(2, 0)], CPU, CPU, 1, None, 1),
+        ([(2, 0)], CPU, CPU, 0, None, 2),  # once training ends, all of it
+        ([(2, 0)], share(0.5), CPU, 1, None, 2),
+        ([(1, 0)], CPU, CPU, 1, None, 0),  # they wait until training ends
+        ([(1, 0)], CPU, CPU, 0, None, 1),
+        ([(2, 0)], CPU, share(2), 1, None, 0),
+        ([(8, 0)], CPU, CPU, 2, 3, 3),
+        ([(8, 1)], CPU, share(1, 1), 1, None, 7),
+        ([(8, 1)], share(1, 1), share(1, 1), 1, None, 0),
+        ([(8, 1)], share(1, 0.5), share(1, 0.5), 1, None, 1),
+        ([(4, 0)], CPU, CPU, 9, None, 0),  # more trials than fit leave no room, not less than none
+    ],
+)
+def test_evaluators_take_what_trials_leave(
+    machines: list[tuple[float, float]], evaluate: Share, train: Share, trials: int, most: int | None, room: int
+) -> None:
+    assert slots.evaluators(nodes(*machines), evaluate, train, trials=trials, most=most) == room
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(1, 8), st.integers(1, 8))
+def test_when_training_has_ended_evaluators_take_all_that_fit(sizes: list[int], cpu: int, train: int) -> None:
+    machines = nodes(*((size, 0) for size in sizes))
+    room = slots.evaluators(machines, share(cpu), share(train), trials=0, most=None)
+    assert room == slots.count(machines, share(cpu)) and (room > 0) == (max(sizes) >= cpu)

@@ -1,0 +1,325 @@
+"""The command line: one sentence and exit status 2 for a mistake, nothing written; one document for --json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import rna_ray
+from rna_ray import cli
+from rna_ray.running import work
+from rna_ray.store.records import SCHEMA_VERSION
+
+SWEEP = """\
+name: one
+data: {name: digits, train_examples: 64, held_out: 32}
+network: {name: resnet8, width: 4, norm: BN+IN}
+training: {objective: natural, epochs: 1, batch: 32, schedule: {name: cosine}}
+evaluation:
+  - {attack: natural, examples: 20, checkpoint: last}
+"""
+COMMANDS = ("run", "resume", "plan", "status", "query", "table", "compare")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Rna = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RNA_RAY_STORE", raising=False)
+    Path("one.yaml").write_text(SWEEP, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def rna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rna:
+    """Run a command line in this process, as the `rna-ray` script would."""
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["rna-ray", *map(str, words)])
+        before = torch.get_num_threads()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        finally:
+            torch.set_num_threads(before)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def done(rna: Rna) -> Path:
+    """A store in which the sweep is done."""
+    assert rna("run", "one.yaml", "--address", "inline", "--store", "done").code == 0
+    return Path("done")
+
+
+def is_one_sentence(ended: Ended, *words: str) -> None:
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("rna-ray: ") and ended.err.count("\n") == 1 and ended.err.endswith("\n"), ended.err
+    assert "Traceback" not in ended.err
+    for word in words:
+        assert word in ended.err
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "an unknown key": (["--set", "training.epohcs=2"], ["unknown key 'epohcs'; did you mean 'epochs'?"]),
+    "an unknown section": (["--set", "trainnig.epochs=2"], ["unknown key 'trainnig'; did you mean 'training'?"]),
+    "a wrong type": (["--set", "seed=1.5"], ["seed: 1.5 is not a whole number"]),
+    "a number that is a text": (["--set", "training.lr='1e-3'"], ["the text '1e-3' is not a number"]),
+    "a number with an exponent": (["--set", "training.epochs=1e-3"], ["training.epochs: 0.001 is not a whole number"]),
+    "a truth value": (["--set", "training.lr=off"], ["the text 'off' is not a number"]),
+    "a norm grammar error": (["--set", "network.norm=BN+XX"], ["character 4: unknown norm 'XX'. Known: BGN, BN"]),
+    "a range that is none": (["--set", "network.norm=GN[1-3]"], ["character 3", "such as [1-64]"]),
+    "a count that does not divide": (["--set", "network.norm=GN3"], ["3 groups do not divide the 4 channels"]),
+    "IN on one element": (
+        ["--set", "network.norm=IN", "--set", "network.name=resnet18"],
+        ["layer stages.3.0.norm1 has 1x1 pixels"],
+    ),
+    "no folder of images": (["--set", "data.name=cifar10"], ["set data.root"]),
+    "missing images": (
+        ["--set", "data.name=cifar10", "--set", "data.root=/nowhere"],
+        ["/nowhere/cifar-10-batches-bin", "data.download=true"],
+    ),
+    "more images than there are": (["--set", "data.train_examples=5000"], ["1,437 training images"]),
+    "an unknown attack": (
+        ["--set", "evaluation.0.attack=pdg"],
+        ["unknown attack 'pdg'; did you mean 'pgd'?", "Known: autoattack, cw, deepfool, fgsm"],
+    ),
+    "an option of another attack": (["--set", "evaluation.0.steps=3"], ["unknown key 'steps'"]),
+    "an unknown knowledge": (["--set", "evaluation.0.knowledge=eot10"], ["unknown knowledge 'eot10'"]),
+    "an unknown preset": (["--preset", "small"], ["unknown preset 'small'"]),
+    "a --set without a value": (["--set", "seed"], ["write key=value"]),
+    "GPUs that are not there": (
+        ["--set", "resources.train.gpu=99", "--address", "inline"],
+        ["ask for 99 GPU a unit"],
+    ),
+    "an address that is none": (["--address", "somewhere"], ["--address somewhere: give inline, local, auto"]),
+    "an address where nothing is": (["--address", "127.0.0.1:9"], ["--address 127.0.0.1:9: no Ray cluster answers"]),
+    "a store that cannot be": (["--store", "one.yaml"], ["one.yaml is a file, not a store"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_is_one_sentence_and_nothing_is_written(bad: str, rna: Rna, folder: Path) -> None:
+    given, words = BAD[bad]
+    is_one_sentence(rna("run", "one.yaml", *(["--store", "store"] if "--store" not in given else []), *given), *words)
+    assert [path.name for path in folder.iterdir()] == ["one.yaml"]
+
+
+def test_a_file_that_is_no_sweep_is_one_sentence(rna: Rna) -> None:
+    is_one_sentence(rna("run", "nowhere.yaml"), "nowhere.yaml: there is no such file", "quickstart")
+    is_one_sentence(rna("plan", "quikstart"), "quikstart", "quickstart")
+    Path("two.yaml").write_text(SWEEP + "name: two\n", encoding="utf-8")
+    is_one_sentence(rna("plan", "two.yaml"), "two.yaml:7:1: duplicate key 'name', first given in line 1")
+    Path("bad.yaml").write_text("a: [\n", encoding="utf-8")
+    is_one_sentence(rna("plan", "bad.yaml"), "bad.yaml", "not valid YAML")
+
+
+def test_a_folder_that_is_no_store_is_left_alone(rna: Rna) -> None:
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").touch()
+    is_one_sentence(rna("run", "one.yaml", "--store", "thesis"), "thesis is no store, it holds 'chapter.tex'")
+    assert len(list(Path("thesis").iterdir())) == 1
+
+
+@pytest.mark.parametrize("command", [["run", "one.yaml"], ["plan", "one.yaml"], ["status"], ["query", "SELECT 1"]])
+def test_a_store_of_a_newer_schema_is_refused(command: list[str], rna: Rna) -> None:
+    Path("newer").mkdir()
+    Path("newer/store.json").write_text(json.dumps({"schema": SCHEMA_VERSION + 1}), encoding="utf-8")
+    is_one_sentence(rna(*command, "--store", "newer"), f"schema {SCHEMA_VERSION + 1}", "upgrade rna-ray")
+
+
+def test_commands_that_read_say_when_there_is_no_store(rna: Rna, folder: Path) -> None:
+    for command in (["query", "SELECT 1"], ["table", "one"]):
+        is_one_sentence(rna(*command), "there is no store at rna-store")
+    is_one_sentence(rna("compare", "a", "b"), "there is no store at a")
+    is_one_sentence(rna("resume"), "rna-store knows no sweep yet")
+    assert [path.name for path in folder.iterdir()] == ["one.yaml"]
+
+
+def test_the_script_itself_says_one_sentence(folder: Path) -> None:
+    def run(*words: str) -> Ended:
+        command = [sys.executable, "-c", "from rna_ray.cli import main; main()", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    is_one_sentence(run("run", "one.yaml", "--set", "seed=x"), "seed: the text 'x' is not a whole number")
+    is_one_sentence(run("plan", "one.yaml", "--set", "network.norm=QN"), "character 1: unknown norm 'QN'")
+    assert [path.name for path in folder.iterdir()] == ["one.yaml"]
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["run", "--frob"], ["run"], ["run", "one.yaml", "--retry", "maybe"]])
+def test_a_command_that_does_not_exist_is_a_mistake(words: list[str], rna: Rna) -> None:
+    ended = rna(*words)
+    assert ended.code == 2 and not ended.out and "Usage: rna-ray" in ended.err and "Traceback" not in ended.err
+
+
+# -- good input --------------------------------------------------------------------------------------------------------
+
+
+def test_version_and_help(rna: Rna) -> None:
+    assert rna("--version") == Ended(0, f"rna-ray {rna_ray.__version__}\n", "")
+    shown = rna("--help")
+    assert shown.code == 0 and all(command in shown.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_shows_an_example(command: str, rna: Rna) -> None:
+    shown = rna(command, "--help")
+    assert shown.code == 0 and f"Example: rna-ray {command}" in shown.out
+
+
+def test_planning_writes_nothing_and_is_one_document(rna: Rna, folder: Path) -> None:
+    planned = rna("plan", "one.yaml", "--json")
+    document = json.loads(planned.out)
+    assert (planned.code, planned.err) == (0, "")
+    assert document["units"]["train"]["ready"] == document["units"]["evaluate"]["waiting"] == 1
+    assert document["trials"][0]["variant"] and not document["trials"][0]["done"]
+    assert all(0 < document["estimate"][kind]["device_seconds"] < 60 for kind in ("train", "evaluate"))
+    told = rna("plan", "one.yaml", "--store", "elsewhere")
+    assert told.out.startswith("sweep one\n  to do  ") and "estimated cost" in told.out
+    assert [path.name for path in folder.iterdir()] == ["one.yaml"]
+
+
+def test_planning_and_asking_import_neither_torch_nor_ray(done: Path) -> None:
+    for words in (["plan", "one.yaml"], ["status"], ["query", "SELECT count(*) FROM trials"], ["table", "one"]):
+        code = (
+            "import sys\n"
+            f"sys.argv = ['rna-ray', *{words!r}, '--store', 'done']\n"
+            "from rna_ray.cli import main\n"
+            "try: main()\n"
+            "except SystemExit as left: assert not left.code\n"
+            "print(sorted({'torch', 'ray', 'torchattacks', 'sklearn'} & set(sys.modules)), file=sys.stderr)\n"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert (ended.returncode, ended.stderr) == (0, "[]\n"), words
+
+
+def test_a_run_is_one_document_and_the_next_one_does_nothing(rna: Rna) -> None:
+    command = ("run", "one.yaml", "--address", "inline", "--store", "done")
+    ended = rna(*command, "--json")
+    document = json.loads(ended.out)
+    assert (ended.code, document["ran"], document["failures"], document["store"]) == (0, 2, [], "done")
+    assert document["units"]["train"]["done"] == document["units"]["evaluate"]["done"] == 1
+    before = {path: path.stat().st_mtime_ns for path in Path("done").rglob("*") if path.parent.name != "plans"}
+    again = rna(*command)
+    assert again == Ended(0, "", "one: nothing to do, nothing was trained or attacked again\n"
+                                 "trials: 1 done; evaluations: 1 done\n")  # fmt: skip
+    before[Path("done/plans")] = Path("done/plans").stat().st_mtime_ns  # the plan itself is written anew
+    assert {path: path.stat().st_mtime_ns for path in Path("done").rglob("*") if path.parent.name != "plans"} == before
+    planned = rna("plan", "one.yaml", "--store", "done").out
+    assert "  done   " in planned and planned.endswith("nothing to do\n")
+
+
+def test_resume_and_status_find_the_sweep_of_the_store(rna: Rna, done: Path) -> None:
+    for words in (["resume"], ["resume", "one"], ["resume", "sweeps/one.yaml"]):
+        assert "nothing to do" in rna(*words, "--address", "inline", "--store", done).err
+    is_one_sentence(rna("resume", "two", "--store", done), "unknown sweep of done: 'two'", "Known: one")
+    assert rna("status", "--store", done).out == "one: trials 1/1 done; evaluations 1/1 done\n"
+    (document,) = json.loads(rna("status", "one", "--json", "--store", done).out)
+    assert document["units"]["evaluate"] == {"done": 1, "failed": 0, "total": 1}
+    assert rna("status", "--store", "none") == Ended(0, "none knows no sweep yet\n", "")
+
+
+def test_the_store_is_taken_from_the_environment(rna: Rna, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNA_RAY_STORE", str(done))
+    assert rna("status").out.startswith("one: ")
+
+
+def test_an_answer_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
+    def asked(form: str) -> str:
+        return rna("query", sql, "--format", form, "--store", done).out
+
+    sql = "SELECT norm, count(*) AS n FROM trials GROUP BY norm"
+    assert json.loads(asked("json")) == [{"norm": "BN+IN", "n": 1}]
+    assert asked("csv").splitlines() == ["norm,n", "BN+IN,1"]
+    assert "BN+IN" in asked("table")
+    is_one_sentence(rna("query", "SELECT 1", "--format", "xml", "--store", done), "unknown format 'xml'", "parquet")
+    is_one_sentence(rna("query", "DROP VIEW trials", "--store", done), "only reads")
+    is_one_sentence(rna("query", "SELECT nope FROM trials", "--store", done), "nope")
+
+
+def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
+    forms = {form: rna("table", "one", "--format", form, "--store", done) for form in ("md", "latex", "csv", "json")}
+    assert all(ended.code == 0 and "BN+IN" in ended.out for ended in forms.values())
+    assert forms["md"].out.startswith("| variant |") and "tabular" in forms["latex"].out
+    json.loads(forms["json"].out)
+    is_one_sentence(rna("table", "two", "--store", done), "unknown table 'two'", "Known: one")
+    is_one_sentence(rna("table", "one", "--format", "pdf", "--store", done), "pdf")
+
+
+def test_stores_are_compared(rna: Rna, done: Path) -> None:
+    assert rna("run", "one.yaml", "--address", "inline", "--store", "other").code == 0
+    assert rna("compare", done, "other") == Ended(0, "the stores hold the same rows\n", "")
+    next(Path("other/examples").iterdir()).unlink()
+    differing = rna("compare", done, "other")
+    assert differing.code == 1 and differing.out.startswith("examples ") and not differing.err
+
+
+# -- weights that cannot be used ------------------------------------------------------------------------------------
+
+
+def truncate(weights: Path) -> None:
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def cut_every_tensor(weights: Path) -> None:
+    """Put whole weights of another, narrower network there."""
+    tensors = load_file(weights)
+    save_file({key: tensor[:1].clone() if tensor.ndim else tensor for key, tensor in tensors.items()}, weights)
+
+
+@pytest.fixture
+def weights(done: Path) -> Path:
+    """The weights that an evaluation reads which is still to do."""
+    next((done / "evaluations").iterdir()).unlink()
+    work._trained.cache_clear()
+    return next(done.glob("checkpoints/*/last*.safetensors"))
+
+
+@pytest.mark.parametrize("damage", [truncate, cut_every_tensor, Path.unlink])
+def test_weights_that_are_not_whole_or_do_not_fit_are_named_before_anything_starts(
+    damage: Callable[[Path], None], rna: Rna, weights: Path
+) -> None:
+    damage(weights)
+    is_one_sentence(rna("run", "one.yaml", "--address", "inline", "--store", "done"), str(weights.resolve()), "delete")
+    assert not list(Path("done").glob("failures/*"))
+
+
+def test_weights_that_are_not_those_of_the_training_fail_their_units_and_the_exit_status_is_1(
+    rna: Rna, weights: Path
+) -> None:
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    ended = rna("run", "one.yaml", "--address", "inline", "--store", "done")
+    assert (ended.code, ended.out) == (1, "")
+    assert f"CheckpointError: {weights.resolve()} " in ended.err and "evaluations: 1 failed" in ended.err
+    assert rna("status", "--store", "done").out == "one: trials 1/1 done; evaluations 0/1 done, 1 failed\n"
+    weights.write_bytes(whole)
+    left = rna("run", "one.yaml", "--address", "inline", "--store", "done", "--retry", "none", "--json")
+    assert (left.code, json.loads(left.out)["ran"]) == (1, 0)
+    again = rna("run", "one.yaml", "--address", "inline", "--store", "done", "--json")
+    assert (again.code, json.loads(again.out)["ran"]) == (0, 1)

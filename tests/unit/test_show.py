@@ -1,0 +1,104 @@
+"""What commands print of plans, stores and runs, as a document and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rna_ray import show
+from rna_ray.running.run import Summary
+from rna_ray.running.tasks import Done
+from rna_ray.store import open_store
+from rna_ray.sweep.cost import clock
+from rna_ray.sweep.plan import Plan, plan
+from rna_ray.sweep.spec import load
+from rna_ray.sweep.status import Status, subtract
+
+SWEEP = """\
+name: two
+data: {name: digits, held_out: 32}
+network: {name: resnet8, width: 4}
+training: {objective: blackbox, epochs: 2}
+grid: {network.norm: [BN, BN+IN]}
+evaluation:
+  - {attack: natural, examples: 40, batch: 20, shard: 20}
+resources: {evaluate: {gpu: 0.5}}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Plan:
+    path = tmp_path / "two.yaml"
+    path.write_text(SWEEP, encoding="utf-8")
+    return plan(load(path), digest=lambda data: "content")
+
+
+def trains(planned: Plan) -> list[str]:
+    return [unit.id for unit in planned.units if unit.kind == "train"]
+
+
+def standing(planned: Plan, done: list[str] = (), failed: dict[str, int] | None = None) -> Status:  # type: ignore[assignment]
+    return subtract(planned, set(done), failed or {}, "none")
+
+
+def test_a_plan_says_what_is_done_and_what_it_would_cost(planned: Plan) -> None:
+    first, second = trains(planned)
+    document = show.plan(planned, standing(planned, [first]))
+    assert document["sweep"] == "two"
+    assert document["units"]["train"] == {"done": 1, "ready": 1, "waiting": 0, "failed": 0, "blocked": 0}
+    assert document["units"]["evaluate"] == {"done": 0, "ready": 2, "waiting": 2, "failed": 0, "blocked": 0}
+    assert [(one["unit"], one["done"], one["axes"]) for one in document["trials"]] == [
+        (first, True, {"network.norm": "BN"}), (second, False, {"network.norm": "BN+IN"}),
+    ]  # fmt: skip
+    estimate = document["estimate"]
+    assert (estimate["train"]["device"], estimate["evaluate"]["device"]) == ("CPU core", "GPU")
+    whole = show.plan(planned, standing(planned))["estimate"]
+    assert whole["train"]["device_seconds"] == pytest.approx(2 * estimate["train"]["device_seconds"])
+    words = show.plan_text(document)
+    assert f"  done   {first[:12]}  " in words and f"  to do  {second[:12]}  " in words
+    assert "trials: 1 done, 1 to do; evaluations: 2 to do, 2 to do after training" in words
+
+
+def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:
+    document = show.plan(planned, standing(planned, [unit.id for unit in planned.units]))
+    assert show.plan_text(document).endswith("trials: 2 done; evaluations: 4 done\nnothing to do")
+
+
+def test_a_summary_names_each_failure_and_what_it_blocks(planned: Plan, tmp_path: Path) -> None:
+    first, second = trains(planned)
+    error = "RuntimeError: no [bold]markup[/bold] is read into this"
+    failure = Done(unit_id=second, kind="train", state="failed", seconds=1.0, error=error)
+    summary = Summary(
+        status=standing(planned, [first], {second: 1}), ran=2, failures=(failure,), seconds=200.4, seconds_computed=3.0
+    )
+    document = show.summary(planned, summary, open_store(tmp_path / "store"))
+    assert document["failures"] == [{"unit": second, "kind": "train", "error": error}]
+    assert show.summary_text(document).splitlines() == [
+        f"failed  train {second[:12]}  {error}",
+        "two: 2 units in 3 min 20 s, 3 s of computing",
+        "trials: 1 done, 1 failed; evaluations: 2 to do, 2 blocked",
+    ]
+
+
+def test_a_summary_of_nothing_says_that_nothing_was_done_again(planned: Plan, tmp_path: Path) -> None:
+    status = standing(planned, [unit.id for unit in planned.units])
+    summary = Summary(status=status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
+    words = show.summary_text(show.summary(planned, summary, open_store(tmp_path / "store")))
+    assert words.startswith("two: nothing to do, nothing was trained or attacked again\n")
+
+
+def test_the_sweeps_of_a_store_in_words() -> None:
+    counts = {"train": {"done": 1, "failed": 0, "total": 2}, "evaluate": {"done": 3, "failed": 1, "total": 8}}
+    documents = [{"sweep": "two", "units": counts}]
+    assert show.status_text(documents, "here") == "two: trials 1/2 done; evaluations 3/8 done, 1 failed"
+    assert show.status_text([], "here") == "here knows no sweep yet"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (18600, "5 h 10 min"),
+     (273600, "3 d 4 h")],
+)  # fmt: skip
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert clock(seconds) == words
