@@ -28,4 +28,5 @@ def mean_interval(mean: float, n: int, level: float = 0.95) -> tuple[float, floa
     It is Wilson's, as if each score were 0 or 1. That is conservative: scores in [0, 1] of mean p have a variance of
     at most p(1 - p), reached only by 0 and 1. n counts examples; draws and seeds of one example are not independent.
     """
-    return wilson(mean * n, n, level)
+    low, high = wilson(mean * n, n, level)
+    return min(low, mean), max(high, mean)  # mean · n / n may round to its other side

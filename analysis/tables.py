@@ -189,7 +189,9 @@ def _row(variant: str, held: Mapping[Column, Cell], ns: Mapping[Column, int | No
 def _caption(
     sweep: str, cells: Sequence[Cell], columns: Mapping[Column, Sequence[Cell]], n: int | None, ball: str | None
 ) -> str:
-    named = {"@".join(column[:2]): held for column, held in columns.items()}
+    named: dict[str, list[Cell]] = {}
+    for (attack, knowledge, _), held in columns.items():
+        named.setdefault(f"{attack}@{knowledge}", []).extend(held)
     sentences = [
         f"{sweep}: accuracy in % over fresh draws, ± the larger side of its 95 % Wilson interval over the examples.",
         f"n = {n} examples where nothing else is said." if n else "No example has been evaluated yet.",

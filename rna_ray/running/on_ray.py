@@ -59,9 +59,10 @@ def cluster(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
                  if address == "local" else None)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:  # the latter where versions of Ray or Python differ
         raise ResourceError(
-            f"--address {address}: no Ray cluster answers; start one, or use --address local or inline"
+            f"--address {address}: no Ray cluster answers as it should: {str(error).splitlines()[0].rstrip('.:')}; "
+            "start one with this Ray and Python, or use --address local or inline"
         ) from error
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints that a worker died, and stdout is for answers

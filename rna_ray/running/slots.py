@@ -17,8 +17,6 @@ def count(nodes: Sequence[Node], share: Share) -> int:
 
 def check(nodes: Sequence[Node], share: Share, kind: str) -> None:
     """Raise ResourceError where no node can hold even one unit: Ray would wait for ever."""
-    if share.gpu > 1 and share.gpu % 1:
-        raise ResourceError(f"resources.{kind} asks for {share.gpu:g} GPU a unit: beyond one, GPUs come whole")
     if count(nodes, share) == 0:
         most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
         raise ResourceError(

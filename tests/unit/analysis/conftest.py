@@ -63,6 +63,7 @@ class Book:
                 continue
             name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": attack, "knowledge": knowledge, "draws": draws, "eps_space": "pixel"}
+            name |= {"path_sharing": "example"}
             examples = [
                 _row("examples", **shared, example=start + i, natural_correct=draws, adversarial_correct=score)
                 | ({"natural_correct": score} if attack == "natural" else {})

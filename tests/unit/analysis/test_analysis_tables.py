@@ -60,7 +60,37 @@ def test_seeds_are_averaged_within_an_example_and_their_spread_stands_apart(book
     cell = cells_of(book.close())["BN", "pgd", "fixed"]
     assert (cell.accuracy, cell.n, cell.seeds) == (0.625, 4, 2)  # four examples, not eight
     assert cell.seed_sd == pytest.approx(0.25 / 2**0.5)
-    assert "Means over up to 2 seeds." in table(connect(book.store), "s")
+    said = "Means over up to 2 seeds, whose standard deviation is at most 17.7."
+    assert said in table(connect(book.store), "s")
+
+
+def test_paths_that_images_share_are_said_of_their_columns(book) -> None:
+    book.cell("BN+IN", "natural", "none", [[1, 0]])
+    book.cell("BN+IN", "pgd", "fixed", [[1, 0]], path_sharing="batch")
+    book.cell("BN+IN", "square", "transfer", [[1, 1]], path_sharing="attack")
+    book.cell("BN", "square", "transfer", [[0, 0]])
+    cells = cells_of(book.close())
+    said = {key: (cell.shared_paths, cell.regrouped) for key, cell in cells.items()}
+    assert said == {
+        ("BN+IN", "natural", "none"): (False, False),
+        ("BN+IN", "pgd", "fixed"): (True, False),
+        ("BN+IN", "square", "transfer"): (True, True),
+        ("BN", "square", "transfer"): (False, False),
+    }
+    text = table(connect(book.store), "s")
+    assert "Images of a batch share a path in square@transfer, pgd@fixed: its chance is not in the intervals." in text
+    assert (
+        " square@transfer: on random networks, an image that withstood one draw is scored untouched, which flatters "
+        "them."
+    ) in text
+
+
+def test_a_column_of_the_same_name_does_not_hide_what_another_shares(book) -> None:
+    book.cell("BN+IN", "square", "fixed", [[1, 0]], path_sharing="attack")
+    book.cell("BN+IN", "square", "fixed", None, missing=1)
+    text = table(connect(book.close()), "s")
+    assert "Images of a batch share a path in square@fixed: " in text
+    assert " square@fixed: on random networks, " in text
 
 
 def test_a_diverged_network_is_marked_and_its_cells_are_not_missing(book) -> None:

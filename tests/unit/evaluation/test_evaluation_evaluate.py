@@ -160,6 +160,31 @@ def test_which_images_share_a_path_is_said(norm: str, paths: str, attack: str, e
     assert found.path_sharing == expected
 
 
+class Darkening(Attack):
+    """Halves every other image of a batch and gives the rest back untouched."""
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:1] / 2, x[1:2], x[2:3] / 2, x[3:]])
+
+
+@pytest.mark.parametrize(
+    ("norm", "attack", "paths", "flags"),
+    [
+        ("BN+IN", "square", "example", {"untouched": 3}),  # examples 1, 3 and 5: the padding of the last batch is none
+        ("BN+IN", "square", "batch", {}),
+        ("BN+IN", "pgd", "example", {}),
+        ("BN", "square", "example", {}),
+    ],
+)
+def test_images_that_a_regrouping_attack_gave_up_are_counted(
+    norm: str, attack: str, paths: str, flags: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rna_ray.evaluation.evaluate.make", lambda settings: Darkening(Ball("none")))
+    found = evaluated(network(norm), attack=attack, paths=paths, examples=(0, 6), knowledge="fixed", draws=1)
+    assert found.flags == flags
+    assert found.columns["linf"].count(0.0) == 3
+
+
 def test_no_attack_changes_nothing_and_answers_on_fresh_draws() -> None:
     columns = evaluated(attack="natural", examples=(0, 24), draws=20).columns
     assert set(columns["linf"]) == set(columns["l2"]) == {0.0}

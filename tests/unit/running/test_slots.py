@@ -32,7 +32,7 @@ def nodes(*sizes: tuple[float, float]) -> list[slots.Node]:
         ([(16, 2)], share(1, 1), 2),
         ([(8, 0), (1, 1)], share(1, 1), 1),
         ([(8, 0), (1, 1)], share(2, 1), 0),
-        ([(4, 0)], share(0), 1),  # it takes nothing: one a node
+        ([(4, 2)], share(0, 1), 2),
         ([(4, 0)], share(5), 0),
         ([], share(1), 0),
     ],
@@ -72,12 +72,29 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
     ],
 )
 def test_slots_are_divided_as_the_work_is(fit: int, train: float, evaluate: float, at_once: int) -> None:
-    assert slots.trials_at_once(fit, train_cost=train, evaluate_cost=evaluate) == at_once
+    found = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate)
+    assert found == at_once
+
+
+@pytest.mark.parametrize(
+    ("machine", "one", "evaluate", "at_once"),
+    [
+        ((8, 2), share(1, 1), CPU, 2),  # trials take the GPUs, evaluators the CPUs beside them
+        ((8, 2), share(1, 1), share(1, 1), 1),
+        ((2, 2), share(1, 1), CPU, 1),
+        ((3, 0), share(2), CPU, 1),
+        ((5, 0), share(2), CPU, 2),
+    ],
+)
+def test_trials_take_all_the_room_where_evaluators_fit_beside_them(
+    machine: tuple[float, float], one: Share, evaluate: Share, at_once: int
+) -> None:
+    assert slots.trials_at_once(nodes(machine), one, evaluate, train_cost=1, evaluate_cost=1) == at_once
 
 
 @given(st.integers(2, 64), st.floats(1, 1e15), st.floats(1, 1e15))
 def test_where_there_are_two_slots_both_get_one(fit: int, train: float, evaluate: float) -> None:
-    at_once = slots.trials_at_once(fit, train_cost=train, evaluate_cost=evaluate)
+    at_once = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate)
     assert 1 <= at_once <= fit - 1
     assert slots.evaluators(nodes((fit, 0)), CPU, CPU, trials=at_once, most=None) == fit - at_once
 

@@ -12,13 +12,17 @@ import torch
 
 from rna_ray import data
 from rna_ray.attacks.catalog import find
+from rna_ray.errors import CheckpointError, DataError, StoreError
 from rna_ray.running import work
-from rna_ray.running.work import Done, Job, perform
-from rna_ray.store import Store, open_store
+from rna_ray.running.tasks import Code, Done, Job
+from rna_ray.running.work import perform
+from rna_ray.store import Store, layout, open_store
 from rna_ray.store.records import SCHEMAS
 from rna_ray.sweep import units
 from rna_ray.sweep.units import Unit
+from rna_ray.training.checkpoint import Checkpoints
 
+DIGEST = data.digest_of(data.load("digits"))
 PGD = {"name": "pgd", **find("pgd").settings({"steps": 1, "eps_255": 25.5, "step_255": 25.5})}
 Perform = Callable[..., Done]
 
@@ -27,7 +31,7 @@ def train(norm: str = "BN+IN", **training: Any) -> Unit:
     objective = training.get("objective", "blackbox")
     return units.train(
         {
-            "data": {"name": "digits", "digest": "x", "train_examples": 64, "held_out": 32},
+            "data": {"name": "digits", "digest": DIGEST, "train_examples": 64, "held_out": 32},
             "network": {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False, "paths": "example"},
             "training": {
                 "objective": objective,
@@ -53,7 +57,7 @@ def evaluation(network: Unit, examples: tuple[int, int] = (0, 10), **given: Any)
     settings = {
         "network": network.id,
         "checkpoint": "last",
-        "data": {"name": "digits", "digest": "x", "split": "test"},
+        "data": {"name": "digits", "digest": DIGEST, "split": "test"},
         "attack": PGD,
         "knowledge": "transfer",
         "draws": 3,
@@ -70,6 +74,7 @@ def evaluation(network: Unit, examples: tuple[int, int] = (0, 10), **given: Any)
 def fresh_process() -> None:
     """What a process keeps for its next unit is forgotten between tests."""
     work._trained.cache_clear()
+    work._load.cache_clear()
 
 
 @pytest.fixture
@@ -86,6 +91,12 @@ def do(store: Store) -> Perform:
         return perform(job, report)
 
     return run
+
+
+def weights_path(store: Store, network: Unit, checkpoint: str) -> Path:
+    """Return where the weights lie that a trained network's record names."""
+    trial = store.read_file("trials", network.id).to_pylist()[0]
+    return Path(store.uri) / layout.weights_file(network.id, checkpoint, trial[f"{checkpoint}_sha256"])
 
 
 def test_a_training_and_its_evaluation_leave_rows_in_their_views(do: Perform, store: Store) -> None:
@@ -108,8 +119,8 @@ def test_a_training_and_its_evaluation_leave_rows_in_their_views(do: Perform, st
     assert {len(row["adversarial_predictions"]) for row in rows} == {3}
     assert max(row["linf"] for row in rows) == pytest.approx(0.1, abs=1e-6)
     assert {path.name for path in (Path(store.uri) / "checkpoints" / network.id).iterdir()} == {
-        "best.safetensors",
-        "last.safetensors",
+        f"best-{trial['best_sha256'][:16]}.safetensors",
+        f"last-{trial['last_sha256'][:16]}.safetensors",
     }
 
 
@@ -157,7 +168,7 @@ def test_an_evaluation_without_its_network_fails_and_says_so(do: Perform, store:
 def test_a_damaged_checkpoint_is_named_and_fails_its_evaluations_only(damage: str, do: Perform, store: Store) -> None:
     damaged, whole = train(objective="natural", epochs=1), train("IN", objective="natural", epochs=1)
     do(damaged), do(whole)
-    path = Path(store.uri) / "checkpoints" / damaged.id / "last.safetensors"
+    path = weights_path(store, damaged, "last")
     data = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -215,8 +226,9 @@ def test_held_out_images_are_no_training_images_and_no_seed_changes_them(store: 
     def rows(images: np.ndarray) -> list[int]:
         return [index[image.tobytes()] for image in images]
 
-    few, held = work._training_images({"name": "digits", "train_examples": 300, "held_out": 200}, job)
-    many, same = work._training_images({"name": "digits", "train_examples": 1237, "held_out": 200}, job)
+    digits = {"name": "digits", "digest": DIGEST}
+    few, held = work._training_images({**digits, "train_examples": 300, "held_out": 200}, job)
+    many, same = work._training_images({**digits, "train_examples": 1237, "held_out": 200}, job)
     assert (len(few.labels), len(held.labels), len(many.labels)) == (300, 200, 1237)
     assert not set(rows(many.images)) & set(rows(held.images))
     assert (same.images == held.images).all() and (many.images[:300] == few.images).all()
@@ -240,6 +252,122 @@ def test_compiling_falls_back_where_there_is_no_compiler(
     network = work._build(train().settings, "unit")
     monkeypatch.setattr(work.shutil, "which", lambda name: None)
     assert work._forward(network, True, torch.device("cpu")) is network
-    assert "none of g++, clang++, c++ is on this machine" in caplog.text
+    assert "compile: it takes one of g++, clang++, c++ and " in caplog.text
+    assert "Python.h, so the network runs uncompiled" in caplog.text
     caplog.clear()
     assert work._forward(network, False, torch.device("cpu")) is network and not caplog.text
+
+
+def test_compiling_falls_back_where_there_is_no_python_h(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = work._build(train().settings, "unit")
+    monkeypatch.setattr(work.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(work.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert work._forward(network, True, torch.device("cpu")) is network
+    assert f"c++ and {tmp_path}/Python.h, so the network runs uncompiled" in caplog.text
+
+
+def test_images_that_are_not_those_of_the_plan_are_refused(do: Perform, store: Store) -> None:
+    planned = "0" * 32
+    with pytest.raises(DataError) as error:
+        work._load("digits", planned, None, False)
+    assert f"have digest {DIGEST}, this unit was planned on {planned}: give every node" in str(error.value)
+    settings = train(objective="natural", epochs=1).settings
+    other = units.train({**settings, "data": {**settings["data"], "digest": planned}})
+    done = do(other)
+    assert done.state == "failed" and done.error.startswith("DataError: the images of digits on ")
+    assert DIGEST in done.error and planned in done.error
+    assert not store.done("trials") and not (Path(store.uri) / "checkpoints").exists()
+    assert len(work._load("digits", DIGEST, None, False).test.labels) == 360
+
+
+def test_images_are_read_once_for_the_units_of_a_process(do: Perform) -> None:
+    network = train(objective="natural", epochs=1)
+    for unit in (network, evaluation(network), evaluation(network, (10, 14))):
+        assert do(unit).state == "done"
+    assert (work._load.cache_info().misses, work._load.cache_info().hits) == (1, 2)
+
+
+@pytest.fixture
+def trained(do: Perform, store: Store) -> Unit:
+    """A network of the test's store."""
+    network = train("BN", objective="natural", epochs=1)
+    assert do(network).state == "done"
+    return network
+
+
+def test_weights_that_fit_are_let_through(trained: Unit, store: Store) -> None:
+    for checkpoint in ("last", "best"):
+        work.check_weights(store, trained.id, checkpoint)
+    with pytest.raises(StoreError):
+        work.check_weights(store, train().id, "last")
+
+
+@pytest.mark.parametrize(("damage", "said"), [("truncated", "bytes, their header says"), ("missing", "")])
+def test_weights_that_are_damaged_are_told_before_anything_starts(
+    damage: str, said: str, trained: Unit, store: Store
+) -> None:
+    path = weights_path(store, trained, "last")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError) as error:
+        work.check_weights(store, trained.id, "last")
+    assert str(path) in str(error.value) and said in str(error.value)
+    assert f"to train it again, delete {store.uri}/trials/{trained.id}.parquet and repeat" in str(error.value)
+    work.check_weights(store, trained.id, "best")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"body.head.bias": torch.zeros(7)},
+            r"body\.head\.bias has shape \(7,\) in the file and \(10,\) in the network;",
+        ),
+        ({"body.head.bias": None}, r"body\.head\.bias has shape none in the file and \(10,\) in the network;"),
+        ({"a.extra": torch.zeros(2, 3)}, r"a\.extra has shape \(2, 3\) in the file and none in the network;"),
+    ],
+)
+def test_weights_of_another_network_are_named_by_key_and_shapes(
+    change: dict[str, torch.Tensor | None], said: str, trained: Unit, store: Store
+) -> None:
+    network = work._build(trained.settings, trained.id)
+    tensors = {key: value for key, value in {**network.state_dict(), **change}.items() if value is not None}
+    kept = Checkpoints(store, trained.id)
+    other = Path(store.uri) / kept.path("other", kept.write("other", tensors, {}))
+    path = weights_path(store, trained, "last")
+    path.write_bytes(other.read_bytes())
+    misfit = rf"the weights {path} do not fit their network: {said} to train it again"
+    with pytest.raises(CheckpointError, match=misfit):
+        work.check_weights(store, trained.id, "last")
+
+
+def test_a_unit_settles_what_its_sums_depend_on() -> None:
+    wanted = {
+        (torch.backends.cuda.matmul, "allow_tf32"): False, (torch.backends.cudnn, "allow_tf32"): False,
+        (torch.backends.cudnn, "deterministic"): True, (torch.backends.cudnn, "benchmark"): False,
+    }  # fmt: skip
+    before = {key: getattr(*key) for key in wanted}
+    try:
+        for (place, name), value in wanted.items():
+            setattr(place, name, not value)
+        work._settle(Job(unit=train(), store="", root=None, download=False, threads=2, device="cpu", attempt=1))
+        assert {key: getattr(*key) for key in wanted} == wanted and torch.get_num_threads() == 2
+    finally:
+        for (place, name), value in before.items():
+            setattr(place, name, value)
+
+
+def test_rows_say_which_code_the_driver_found(store: Store) -> None:
+    network = train(objective="natural", epochs=1)
+    for unit, code in ((network, Code(commit="c0ffee", dirty=True)), (evaluation(network), Code())):
+        job = Job(
+            unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1, code=code
+        )
+        assert perform(job).state == "done"
+    (trial,), (evaluated,) = store.read("trials").to_pylist(), store.read("evaluations").to_pylist()
+    assert (trial["commit"], trial["dirty"]) == ("c0ffee", True)
+    assert (evaluated["commit"], evaluated["dirty"]) == (None, None)

@@ -42,6 +42,8 @@ def test_the_paths_are_those_the_design_promises() -> None:
     assert str(layout.failure_file("ab12", 2)) == "failures/ab12.2.parquet"
     assert str(layout.plan_file("quickstart")) == "plans/quickstart.parquet"
     assert str(layout.checkpoint_file("ab12", "last.safetensors")) == "checkpoints/ab12/last.safetensors"
+    weights = layout.weights_file("ab12", "best", "0123456789abcdef" * 4)
+    assert str(weights) == "checkpoints/ab12/best-0123456789abcdef.safetensors"
     with pytest.raises(KeyError):
         layout.folder("nowhere")
 

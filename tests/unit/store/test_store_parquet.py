@@ -49,6 +49,8 @@ def test_a_committed_unit_is_done_and_reads_back(store: Store, rows, evaluated) 
     evaluated(store, "u2", n=2)
     assert store.done("evaluations") == {"u1", "u2"}
     assert store.done("trials") == set()
+    assert store.is_done("u1", "evaluations") and not store.is_done("u3", "evaluations")
+    assert not store.is_done("u1", "trials")
     assert store.read("examples", ["u1"]) == rows("examples", 3, unit_id="u1")
     assert store.read("examples").num_rows == 5
     assert json.loads((Path(store.uri) / "store.json").read_text()) == {"schema": 1}
@@ -124,12 +126,12 @@ def test_a_plan_replaces_the_one_before(store: Store, rows) -> None:
 def test_weights_go_in_and_out_whole(store: Store, tmp_path: Path) -> None:
     name = layout.checkpoint_file("u1", "last.safetensors")
     (tmp_path / "w").write_bytes(b"weights")
-    assert not store.has_file(name)
+    assert not store.files.exists(name)
     with pytest.raises(StoreError, match=r"cannot read .*last\.safetensors"):
         store.get_file(name, tmp_path / "out")
     store.put_file(name, tmp_path / "w")
     store.get_file(name, tmp_path / "deep" / "out")
-    assert store.has_file(name)
+    assert store.files.exists(name) and not store.files.exists(name.parent)  # a folder is no file
     assert (tmp_path / "deep" / "out").read_bytes() == b"weights" == store.local_path(name).read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "store", "w"]
 

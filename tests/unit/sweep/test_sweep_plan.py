@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sweep_base import BASE, Planned
 
+from rna_ray.attacks.catalog import REGROUPING
 from rna_ray.errors import SpaceError, SweepError, UserError
 from rna_ray.networks.describe import describe
 from rna_ray.sweep.plan import Plan
@@ -263,10 +265,46 @@ def test_costs_are_multiply_adds(planned: Planned) -> None:
         ("data.train_examples=1400", SweepError, "variant 'BN+IN': data.train_examples: 1400 and 128 held out"),
         ("evaluation.0.examples=361", SweepError, "evaluation.0.examples: 361 are more than the 360 test images"),
         ("data.held_out=0", SweepError, "evaluation.0.checkpoint: best is chosen on held-out images"),
-        ("variants={A: {data.root: a}, B: {data.root: b}}", SweepError, "data.root: digits cannot lie in both a and b"),
+        (
+            "variants={A: {data.root: /a}, B: {data.root: /b}}", SweepError,
+            "data.root: digits cannot lie in both /a and /b",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_sentence(planned: Planned, key: str, kind: type[UserError], sentence: str) -> None:
     with pytest.raises(kind) as error:
         planned(BASE, key)
     assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("attack", sorted(REGROUPING))
+def test_statistics_of_a_batch_and_an_attack_that_regroups_it_do_not_go_together(planned: Planned, attack: str) -> None:
+    frozen = "evaluation.0.eval=train_frozen"
+    with pytest.raises(SweepError) as error:
+        planned(BASE, f"evaluation.0.attack={attack}", frozen)
+    assert str(error.value) == (
+        f"evaluation.0.eval: train_frozen takes each batch's statistics, and {attack} attacks parts of a batch; "
+        "write eval"
+    )
+    assert evaluates(planned(BASE, f"evaluation.0.attack={attack}"))[0]["eval"] == "eval"
+    assert evaluates(planned(BASE, frozen))[0]["eval"] == "train_frozen"
+
+
+def test_compiling_does_not_count_where_random_paths_are_a_batchs(planned: Planned) -> None:
+    def compiled(*sets: str) -> bool:
+        return trains(planned(BASE, *sets, "compile=true"))[0]["compile"]
+
+    assert compiled() and compiled("network.paths=batch", "network.norm=BN")
+    assert not compiled("network.paths=batch")
+    batch = [planned(BASE, "network.paths=batch", f"compile={asked}").units for asked in ("true", "false")]
+    assert batch[0] == batch[1]
+
+
+def test_a_relative_root_is_of_the_folder_that_the_plan_is_made_in(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/of-a-user")
+    roots = {given: planned(BASE, f"data.root={given}").where.roots["digits"] for given in ("images", "'~/x'", "/x")}
+    assert roots == {"images": str(Path.cwd() / "images"), "'~/x'": "/home/of-a-user/x", "/x": "/x"}
+    assert planned().where.roots == {"digits": None}

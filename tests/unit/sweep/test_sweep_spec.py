@@ -45,6 +45,7 @@ BAD = {
     "training=3": "training: 3 is not a mapping of keys",
     "compile=off": "compile: the text 'off' is not true or false",
     "seed=-1": "seed: -1 is not at least 0",
+    "seed=9223372036854775808": "seed: 9223372036854775808 is not below 9.22337e+18",
     "name=a b": "name: the text 'a b' is not made of letters, digits, '.', '_' and '-', a letter or digit first",
     "name=..": "name: the text '..' is not made of letters",
     "evaluation=3": "evaluation: 3 is not a list",
@@ -60,6 +61,9 @@ BAD = {
     "evaluation.0.threat=l3": "evaluation.0.threat: 'l3' is not linf or l2",
     "evaluation.0.knowledge=eot": "evaluation.0.knowledge: unknown knowledge 'eot'; did you mean 'eot-K'?",
     "evaluation.0.knowledge=eot-0": "evaluation.0.knowledge: unknown knowledge 'eot-0'",
+    "evaluation.0.knowledge=eot-10000": "evaluation.0.knowledge: unknown knowledge 'eot-10000'",
+    "evaluation.0.draws=10001": "evaluation.0.draws: 10001 is not at most 10000",
+    "evaluation.0.draws=0": "evaluation.0.draws: 0 is not at least 1",
     "evaluation.0.knowledge=enumerate": "evaluation.0.knowledge: unknown knowledge 'enumerate'. Known: eot-K, fixed,",
     "evaluation.0.knowledge=[]": "evaluation.0.knowledge: name at least one knowledge, each once",
     "evaluation.0.shard=150": "evaluation.0.shard: 150 is not a multiple of batch, 100",
@@ -72,6 +76,9 @@ BAD = {
     "grid.seed=3": "grid.seed: 3 is not a list",
     "grid.training.epochs=[3, x]": "variant 'x': training.epochs: the text 'x' is not a whole number",
     "resources.train.gpus=1": "resources.train.gpus: unknown key 'gpus'; did you mean 'gpu'?",
+    "resources.train.cpu=0": "resources.train: a unit that takes neither CPU nor GPU cannot be placed",
+    "resources.evaluate={cpu: 0, gpu: 0}": "resources.evaluate: a unit that takes neither CPU nor GPU cannot be placed",
+    "resources.train.gpu=1.5": "resources.train.gpu: ",
     "name.x=3": "name.x: 'base' stands where 'x' should be a key",
     "a..b=3": "'a..b' is not a dotted key such as training.epochs",
     "seed": "write key=value, such as training.epochs=3",
@@ -172,6 +179,16 @@ def test_knowledge_may_be_one_or_several(load_text: Load) -> None:
     assert load_text().evaluation[0].knowledge == ("eot-10",)
     several = load_text(BASE, "evaluation.0.knowledge=[transfer, resample, fixed, eot-1]")
     assert several.evaluation[0].knowledge == ("transfer", "resample", "fixed", "eot-1")
+
+
+def test_the_largest_numbers_that_are_allowed(load_text: Load) -> None:
+    spec = load_text(BASE, f"seed={2**63 - 1}", "evaluation.0.draws=10000", "evaluation.0.knowledge=eot-9999")
+    assert (spec.seed, spec.evaluation[0].draws, spec.evaluation[0].knowledge) == (2**63 - 1, 10_000, ("eot-9999",))
+
+
+def test_a_unit_may_do_without_one_of_cpu_and_gpu(load_text: Load) -> None:
+    spec = load_text(BASE, "resources.train={cpu: 0, gpu: 2}", "resources.evaluate={cpu: 1, gpu: 0}")
+    assert (spec.resources.train.cpu, spec.resources.train.gpu, spec.resources.evaluate.cpu) == (0, 2.0, 1)
 
 
 def test_keys_that_only_the_axes_give_are_not_missing(planned: Planned) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from training_base import checkpoints, fitted, network, rows, same_weights, settings
 
-from rna_ray.errors import CheckpointError
+from rna_ray.errors import CheckpointError, StoreError
 from rna_ray.networks.build import Network
 from rna_ray.store.files import Files
-from rna_ray.training.checkpoint import Checkpoints, load, load_into
+from rna_ray.training.checkpoint import Checkpoints, load, load_into, sha256
 from rna_ray.training.fit import Fitted
 
 EPOCHS = 3
@@ -85,15 +86,16 @@ def test_a_training_killed_between_two_files_goes_on_from_the_epoch_before(
     between: str, epoch: int, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    plain_keep, plain_write = Checkpoints.keep_resume, Files.write
+    plain_keep, plain_write, kept = Checkpoints.keep_resume, Files.write, []
 
     def keep(self: Checkpoints, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
         if about["epoch"] == epoch and between == "best and resume":
             raise Killed
+        kept.append(about["epoch"])
         plain_keep(self, tensors, about)
 
     def write(self: Files, path: Any, data: bytes) -> None:
-        if path.name == "resume.json" and f"epoch-{epoch:05d}".encode() in data and between == "resume and marker":
+        if path.name == "resume.json" and kept[-1] == epoch and between == "resume and marker":
             raise Killed
         plain_write(self, path, data)
 
@@ -119,7 +121,7 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
 
     with pytest.raises(Killed):
         fitted(tmp_path, settings(), report=kill)
-    (state,) = (tmp_path / "store" / "checkpoints" / "unit").glob("epoch-*.safetensors")
+    (state,) = (tmp_path / "store" / "checkpoints" / "unit").glob("resume-*.safetensors")
     whole = state.read_bytes()
     if damage == "truncated":
         state.write_bytes(whole[: len(whole) // 2])
@@ -128,7 +130,7 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
     elif damage == "missing":
         state.unlink()
     else:
-        (state.parent / "resume.json").write_text('{"name": "epo')
+        (state.parent / "resume.json").write_text('{"sha256": "01')
     assert checkpoints(tmp_path).resume() is None
     started: list[int] = []
     assert_same(
@@ -137,11 +139,67 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
     assert started == [1, 2, 3]
 
 
+@pytest.mark.parametrize("asked", ["kind", "read"])
+def test_a_store_that_does_not_answer_is_no_reason_to_begin_anew(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = getattr(Files, asked)
+
+    def silent(self: Files, path: Any) -> Any:
+        if path.name == "resume.json":
+            raise StoreError(f"cannot look at {path}")
+        return plain(self, path)
+
+    fitted(tmp_path, settings(epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, asked, silent)
+        with pytest.raises(StoreError, match=r"cannot look at checkpoints/unit/resume\.json"):
+            checkpoints(tmp_path).resume()
+        with pytest.raises(StoreError):
+            fitted(tmp_path, settings(epochs=1))
+    resumed = checkpoints(tmp_path).resume()
+    assert resumed is not None and resumed[1]["epoch"] == 1
+
+
+def test_a_superseded_best_is_removed_only_once_the_marker_points_to_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, removed = Checkpoints.remove, []
+
+    def remove(self: Checkpoints, name: str, digest: str) -> None:
+        if name == "best":
+            _, about = checkpoints(tmp_path).resume() or pytest.fail("there is a state to resume from")
+            assert about["best"]["sha256"] != digest
+            assert (tmp_path / "store" / self.path("best", about["best"]["sha256"])).is_file()
+            removed.append(digest)
+        plain(self, name, digest)
+
+    monkeypatch.setattr(Checkpoints, "remove", remove)
+    found, _ = fitted(tmp_path, settings())
+    assert removed and found.best_sha256 not in removed  # the untrained weights at least
+    assert len(list((tmp_path / "store" / "checkpoints" / "unit").glob("best-*"))) == 1
+
+
+def test_two_attempts_never_write_over_each_others_weights(tmp_path: Path) -> None:
+    kept = checkpoints(tmp_path)
+    one, other = ({"weight": torch.full((3,), value)} for value in (1.0, 2.0))
+    digests = [kept.write("last", tensors, {"epoch": 3}) for tensors in (one, other, one)]
+    assert digests[0] == digests[2] != digests[1]
+    for digest, tensors in zip(digests, (one, other), strict=False):
+        assert torch.equal(kept.read("last", digest)[0]["weight"], tensors["weight"])
+    kept.remove("last", digests[0])
+    assert [path.name for path in (tmp_path / "store" / "checkpoints" / "unit").iterdir()] == [
+        f"last-{digests[1][:16]}.safetensors"
+    ]
+
+
 def test_one_state_is_kept_and_none_once_the_unit_is_done(tmp_path: Path) -> None:
-    fitted(tmp_path, settings())
+    found, _ = fitted(tmp_path, settings())
     folder = tmp_path / "store" / "checkpoints" / "unit"
-    kept = {"best.safetensors", "last.safetensors"}
-    assert {path.name for path in folder.iterdir()} == kept | {"resume.json", "epoch-00003.safetensors"}
+    kept = {f"best-{found.best_sha256[:16]}.safetensors", f"last-{found.last_sha256[:16]}.safetensors"}
+    resume = json.loads((folder / "resume.json").read_text())["sha256"]
+    assert {path.name for path in folder.iterdir()} == kept | {"resume.json", f"resume-{resume[:16]}.safetensors"}
+    assert sha256(folder / f"resume-{resume[:16]}.safetensors") == resume
     checkpoints(tmp_path).drop_resume()
     assert {path.name for path in folder.iterdir()} == kept
     checkpoints(tmp_path).drop_resume()
@@ -161,13 +219,16 @@ def test_the_files_are_those_that_the_record_names(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     found, _ = fitted(tmp_path, settings(epochs=1))
     kept = checkpoints(tmp_path)
-    path = tmp_path / "store" / "checkpoints" / "unit" / "last.safetensors"
-    with pytest.raises(CheckpointError, match=r"absent\.safetensors does not exist: train its network again"):
-        kept.read("absent")
-    with pytest.raises(CheckpointError, match=r"last\.safetensors is damaged: its SHA-256 is "):
+    path = tmp_path / "store" / kept.path("last", found.last_sha256)
+    last = rf"last-{found.last_sha256[:16]}\.safetensors"
+    with pytest.raises(CheckpointError, match=r"last-0{16}\.safetensors does not exist: train its network again"):
         kept.read("last", "0" * 64)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=r"last\.safetensors is truncated or no safetensors file"):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=rf"{last} is damaged: its SHA-256 is "):
+        kept.read("last", found.last_sha256)
+    path.write_bytes(whole[:200])
+    with pytest.raises(CheckpointError, match=rf"{last} is truncated or no safetensors file"):
         load(path)
     tensors, _ = kept.read("best", found.best_sha256)
     with pytest.raises(CheckpointError, match=r"the weights in here do not fit the network: size mismatch for "):

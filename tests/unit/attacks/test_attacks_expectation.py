@@ -1,0 +1,32 @@
+"""Draws put into one batch, whole or in parts, give the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attacks_base import defence, images, network
+
+from rna_ray.attacks import expectation
+from rna_ray.attacks.expectation import Passes
+
+
+@pytest.mark.parametrize(
+    ("at_most", "parts"), [(80, [80]), (79, [72, 8]), (24, [24, 24, 24, 8]), (8, [8] * 10), (1, [8] * 10)]
+)
+def test_draws_in_parts_equal_draws_at_once(at_most: int, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x, y, seen = network("BN+IN+LN"), images(8), torch.arange(8), []
+    paths = defence(made, knowledge="eot-10").attacker_paths(0)
+    assert paths.shape == (10, 8, 9)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return made(x)
+
+    whole = Passes(made).logits(x, paths), Passes(made).gradient(x, y, paths)
+    monkeypatch.setattr(expectation, "IMAGES_A_PASS", at_most)
+    passes = Passes(made, forward=forward)
+    found = passes.logits(x, paths), passes.gradient(x, y, paths)
+    assert seen == parts * 2  # images a pass: of the answers, then of the gradients
+    for part, expected in zip(found, whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)
+        assert expected.abs().max() > 1e-3
