@@ -190,7 +190,7 @@ _RECORDS = (
     ),
     Attack(
         name="cw",
-        about="The smallest l2 perturbation by optimisation (Carlini & Wagner 2017), unbounded.",
+        about="The smallest l2 perturbation by optimisation (Carlini & Wagner 2017); cannot move pixels at 0 or 1.",
         options=(
             Option(name="c", default=1e-4, about="The weight of misclassification against the perturbation's size."),
             Option(name="kappa", default=0.0, above=False, about="The margin by which the wrong class must win."),

@@ -1,0 +1,66 @@
+"""What the documents show is true: their sweep file plans, their commands exist, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rna_ray.attacks.catalog import ATTACKS
+from rna_ray.cli import app
+from rna_ray.sweep import plan, spec
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_sweep_file_of_the_readme_plans(tmp_path: Path) -> None:
+    (shown,) = blocks("README.md", "yaml")
+    (tmp_path / "norms.yaml").write_text(shown, encoding="utf-8")
+    found = plan.plan(spec.load(tmp_path / "norms.yaml"), digest=lambda data: data.name)
+    assert len(found.trials) == 8  # four norms, two seeds
+    assert {cell.knowledge for cell in found.cells} == {"none", "transfer", "fixed", "resample", "eot-10"}
+
+
+def test_the_readme_names_commands_and_attacks_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^rna-ray (\w+)", text, re.MULTILINE))
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert listed == commands
+    for name in ATTACKS:
+        assert f"`{name}`" in text, f"the README does not name the attack {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+    assert links or document != "README.md"
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    asked = set(re.findall(r"^make (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE))
+    assert asked and asked <= targets
+
+
+def test_every_shipped_sweep_plans_at_each_of_its_scales() -> None:
+    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
+        presets = yaml.safe_load(path.read_text(encoding="utf-8")).get("presets", {})
+        for preset in (None, *presets):
+            assert plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name).cells
+
+
+def test_every_command_has_help() -> None:
+    for command in app.registered_commands:
+        assert command.callback
+        shown = CliRunner().invoke(app, [command.callback.__name__, "--help"])
+        assert shown.exit_code == 0 and "Example" in shown.output
