@@ -96,7 +96,7 @@ def status(sweep: SweepName = None, as_json: AsJson = False, store: StoreUri = "
     """
     from rna_ray import show
 
-    opened = _open(store)
+    opened = _existing(store)
     names = [_sweep(opened, sweep)] if sweep else opened.sweeps()
     documents = [show.status(name, opened) for name in names]
     _say(documents, show.status_text(documents, opened.uri), as_json)
@@ -222,8 +222,11 @@ def _run(planned: Plan, store: Store, address: str, retry: Retry, as_json: bool)
     try:
         summary = run_plan(planned, store, address=address, retry=retry, console=console)
     except KeyboardInterrupt:
-        goes_on = f"rna-ray resume {planned.sweep} --store {store.uri}"
-        typer.echo(f"stopped; what is finished is kept, and this goes on: {goes_on}", err=True)
+        if planned.sweep in store.sweeps():
+            goes_on = f"rna-ray resume {planned.sweep} --store {store.uri}"
+            typer.echo(f"stopped; what is finished is kept, and this goes on: {goes_on}", err=True)
+        else:
+            typer.echo("stopped before anything was started", err=True)
         raise typer.Exit(130) from None
     _conclude(show.summary(planned, summary, store), summary, as_json)
 

@@ -63,7 +63,10 @@ def plan_text(document: Document) -> str:
     lines = [f"sweep {document['sweep']}"]
     for trial in document["trials"]:
         mark = "done " if trial["done"] else "to do"
-        lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}  ({trial['evaluations']} evaluation units)")
+        seed = f", seed={trial['axes']['seed']}" if "seed" in trial["axes"] else ""
+        lines.append(
+            f"  {mark}  {trial['unit'][:12]}  {trial['variant']}{seed}  ({trial['evaluations']} evaluation units)"
+        )
     for column in document["evaluations"]:
         label = column["attack"] if column["knowledge"] == "none" else f"{column['attack']}@{column['knowledge']}"
         lines.append(f"  {label}: {len(column['units'])} units, {column['to_do']} to do")

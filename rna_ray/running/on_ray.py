@@ -53,17 +53,20 @@ CONNECT_SECONDS = 10.0
 def cluster(address: str) -> Iterator[None]:
     """Start a Ray on this machine (`local`), or join the one that runs (`auto`, or its address), inside the block.
 
-    Raises ResourceError where there is no cluster to join.
+    Raises ResourceError where there is no cluster to join, or Ray does not start.
     """
     _check_address(address)
+    dashboard = False if address == "local" else None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-                 if address == "local" else None)
-    except (ConnectionError, RuntimeError) as error:  # the latter where versions of Ray or Python differ
-        raise ResourceError(
-            f"--address {address}: no Ray cluster answers as it should: {str(error).splitlines()[0].rstrip('.:')}; "
-            "start one with this Ray and Python, or use --address local or inline"
-        ) from error
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
+    except Exception as error:  # ray raises a bare Exception where a node does not start in time
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+        remedy = (
+            "try again, or use --address inline"
+            if address == "local"
+            else "start a cluster with this Ray and Python, or use --address local or inline"
+        )
+        raise ResourceError(f"--address {address}: Ray does not answer as it should: {why}; {remedy}") from error
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints that a worker died, and stdout is for answers
             yield

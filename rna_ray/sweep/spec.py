@@ -46,6 +46,8 @@ def from_json(text: str) -> SweepSpec:
 
 def _preset(path: str | Path, tree: Tree, preset: str) -> _Stage:
     presets = tree.get("presets") or {}
+    if not presets:
+        raise SweepError(f"{path}: defines no presets, so --preset {preset} cannot be taken")
     if not isinstance(presets, dict) or preset not in presets:
         raise SweepError(f"{path}: {unknown('preset', preset, presets)}")
     if not isinstance(presets[preset], dict):
