@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-# Ctrl-C is ours: under Tune's handler fit() returns as if all were well.
+# Ctrl-C is ours: Tune's handler would tell nobody, and an exception in the middle of Ray's calls can get lost.
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
@@ -141,17 +142,37 @@ def _train(tasks: Tasks, units: list[Unit], at_once: int, pool: Pool, progress: 
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="trials", storage_path=folder, verbose=0, callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=RETRIES), stop=_Stop(watcher.key),
             ),
         )
-        tuner.fit()
+        with _interrupts(events.stopped):
+            tuner.fit()
     finally:
         del _EVENTS[watcher.key]
         shutil.rmtree(folder, ignore_errors=True)
     if events.failure is not None:
         raise events.failure
-    if events.ended < len(units):  # stopped by a signal that Tune takes for a wish to end early
+    if events.stopped.is_set() or events.ended < len(units):
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupts(stopped: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C inside the block set an event, and the second one interrupt at once."""
+
+    def interrupt(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Events:
@@ -160,6 +181,7 @@ class _Events:
     def __init__(self, tasks: Tasks, pool: Pool, progress: Progress) -> None:
         self.tasks, self.pool, self.progress, self.ended = tasks, pool, progress, 0
         self.failure: Exception | None = None
+        self.stopped = threading.Event()
 
     def take(self, event: Any, *arguments: Any) -> None:
         """Handle an event, and keep what it raises."""
@@ -183,6 +205,19 @@ class _Events:
 
 
 _EVENTS: dict[str, _Events] = {}
+
+
+class _Stop(tune.Stopper):
+    """Ends the trials once the user asks for it."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.key in _EVENTS and _EVENTS[self.key].stopped.is_set()
 
 
 class _Watcher(tune.Callback):
