@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = (".py", ".typed", ".sql", ".csv", ".yaml")
 
 
-# Metadata, not find_spec: setuptools' import hook takes a look for pip to mean that pip runs, and gives up its distutils.
+# Metadata, not find_spec: to setuptools' import hook a look for pip means that pip runs, and it gives up its distutils.
 INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
 
 
