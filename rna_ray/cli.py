@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rna_ray import __version__
+import rna_ray
 from rna_ray.errors import RnaRayError, StoreError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rna_ray.sweep.plan import Plan
 
 app = typer.Typer(
-    name="rna-ray", help=__import__("rna_ray").__doc__, no_args_is_help=True, pretty_exceptions_enable=False,
+    name="rna-ray", help=rna_ray.__doc__, no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -158,7 +158,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"rna-ray {__version__}")
+        typer.echo(f"rna-ray {rna_ray.__version__}")
         raise typer.Exit
 
 
