@@ -7,9 +7,11 @@ a counter-based generator in 64-bit integer tensors: the words are the same on e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -85,3 +87,25 @@ class Randomness:
     def _key(self, name: str) -> int:
         digest = hashlib.blake2b(f"{self.unit_id}/{name}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
+
+
+@contextlib.contextmanager
+def seeded_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python inside the block, and leave them as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def global_state(device: torch.device) -> tuple[object, ...]:
+    """Return the state of the global generators that code on a device may draw from; equal where none was drawn."""
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    _, key, position, *rest = np.random.get_state()
+    return (*(state.numpy().tobytes() for state in states), key.tobytes(), position, *rest, random.getstate())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, final
 
 import torch
@@ -34,13 +35,55 @@ class Victim(Protocol):
         """Return differentiable logits (N, classes) under the attacker's knowledge, for attack libraries."""
         ...
 
+    def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
+        """Return what the attacker makes of its own images (N, C, H, W), on draws that no gradient came from."""
+        ...
+
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         """Return the defender's logits (N, m, classes) on m draws made independently of the attacker's."""
         ...
 
-    def alone(self, row: int) -> Victim:
-        """Return the same defence of one of the images, for libraries that attack them one at a time."""
+    def members(self, x: torch.Tensor) -> Sequence[Callable[[torch.Tensor], torch.Tensor]]:
+        """Return the attacker's draws as classifiers of their own: images in, differentiable logits out."""
         ...
+
+    def rows(self, index: torch.Tensor, part: str = "") -> Victim:
+        """Return the same defence of some of the images; each `part` of an attack has draws of its own."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """How well images do against a defence, as the attacker can tell: the lower, the better for the attack."""
+
+    right: torch.Tensor
+    """The share (N,) of the draws on which the image is still classified right."""
+    margin: torch.Tensor
+    """The mean (N,) over the draws of the true logit minus the largest other one."""
+
+    def better(self, other: Judgement) -> torch.Tensor:
+        """Return where (N,) these images do better than the others: right less often, or as often by less."""
+        return (self.right < other.right) | ((self.right == other.right) & (self.margin < other.margin))
+
+    def rows(self, index: torch.Tensor) -> Judgement:
+        """Return the judgement of some of the images."""
+        return Judgement(self.right[index], self.margin[index])
+
+    def replaced(self, index: torch.Tensor, some: Judgement) -> Judgement:
+        """Return the judgement with that of some of the images replaced."""
+        return Judgement(self.right.index_copy(0, index, some.right), self.margin.index_copy(0, index, some.margin))
+
+    def where(self, mask: torch.Tensor, other: Judgement) -> Judgement:
+        """Return this judgement where the mask (N,) holds, and the other elsewhere."""
+        return Judgement(
+            torch.where(mask, self.right, other.right), torch.where(mask, self.margin, other.margin)
+        )
+
+
+def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return (N, m) for logits (N, m, classes): the true logit minus the largest other one, negative where wrong."""
+    index = y.view(-1, 1, 1).expand(-1, logits.shape[1], 1)
+    return logits.gather(2, index)[..., 0] - logits.scatter(2, index, -torch.inf).amax(2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,48 +118,60 @@ def distortion(x_adv: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What an attack achieved, judged on draws that it did not see."""
+class Proposal:
+    """The images that an attack found, and what it noticed on the way."""
 
     x_adv: torch.Tensor
-    logits: torch.Tensor
+    zero_gradients: torch.Tensor | None = None
+    """How many (N,) of the gradients that the attack followed were exactly zero; None where it did not look."""
+    parts: tuple[str, ...] | None = None
+    """Which part of an ensemble made each image (empty: none, it is as it was); None for an attack of one part."""
+    notes: tuple[str, ...] = ()
+    """What else there is to say, in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome(Proposal):
+    """What an attack achieved, judged on draws that it did not see."""
+
+    logits: torch.Tensor = dataclasses.field(kw_only=True)
     """The defender's (N, m, classes)."""
-    linf: torch.Tensor
-    l2: torch.Tensor
+    linf: torch.Tensor = dataclasses.field(kw_only=True)
+    l2: torch.Tensor = dataclasses.field(kw_only=True)
 
 
 class Attack(ABC):
     """An attack on images in [0, 1]."""
 
     ball: Ball
-    flags: dict[str, object]
-    """What a library said of the defence while attacking; empty for our own attacks."""
 
     def __init__(self, ball: Ball) -> None:
-        self.ball, self.flags = ball, {}
+        self.ball = ball
 
     @abstractmethod
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         """Return adversarial images (N, C, H, W) for images x in [0, 1] with labels y (N,)."""
 
     @final
-    def perturb(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def perturb(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         """Return what the attack proposes, clipped to its ball.
 
         Raises AttackError where the proposal is no image or leaves the ball by more than rounding.
         """
-        proposal = self.propose(victim, x, y).detach()
-        if proposal.shape != x.shape or not torch.isfinite(proposal).all():
+        proposal = self.propose(victim, x, y)
+        x_adv = proposal.x_adv.detach()
+        if x_adv.shape != x.shape or not torch.isfinite(x_adv).all():
             raise AttackError(f"{type(self).__name__} returned what is not {tuple(x.shape)} finite pixels")
-        farthest = self.ball.farthest(proposal, x)
+        farthest = self.ball.farthest(x_adv, x)
         if farthest > self.ball.eps * (1 + SLACK) + SLACK_PIXELS:
             raise AttackError(
                 f"{type(self).__name__} left its {self.ball.threat} ball of {self.ball.eps:.6f}: it went {farthest:.6f}"
             )
-        return self.ball.project(proposal, x)
+        return dataclasses.replace(proposal, x_adv=self.ball.project(x_adv, x))
 
     @final
     def __call__(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Outcome:
         """Attack, then let the defender answer on draws of its own."""
-        x_adv = self.perturb(victim, x, y)
-        return Outcome(x_adv, victim.answer(x_adv), *distortion(x_adv, x))
+        found = self.perturb(victim, x, y)
+        linf, l2 = distortion(found.x_adv, x)
+        return Outcome(**vars(found), logits=victim.answer(found.x_adv), linf=linf, l2=l2)

@@ -69,6 +69,9 @@ class Attack:
     options: tuple[Option, ...]
     bounded: bool  # whether it stays in an ε ball; the others look for the smallest perturbation
     adaptive: bool = True  # whether it looks at the network, so that what it knows of the path matters
+    aggregates: bool = False  # whether its steps may follow aggregated momentum (aggmo-eot-k)
+    knowledge: tuple[str, ...] = ("transfer",)  # what it knows where an entry does not say
+    members: bool = False  # whether it walks from member to member, so that it must know them all
     library: Literal["own", "torchattacks", "pyautoattack"]  # whose code draws the attack's random numbers
     label: str  # how tables call it, from its options
     passes: Passes  # estimated forward-backward passes for one example, from its settings and the number of classes
@@ -94,8 +97,11 @@ def find(name: str) -> Attack:
 
 THREAT = Option(name="threat", default="linf", choices=("linf", "l2"), about="The norm of the ball around the image.")
 LINF = dataclasses.replace(THREAT, choices=("linf",))
-EPS = Option(name="eps_255", default=8.0, maximum=255.0, about="The ball's radius, in 255ths of the pixel range.")
+EPS = Option(
+    name="eps_255", default=8.0, above=False, maximum=255.0, about="The ball's radius, in 255ths of the pixel range."
+)
 STEP = Option(name="step_255", default=2.0, maximum=255.0, about="A step's length, in 255ths of the pixel range.")
+RESTARTS = Option(name="restarts", default=1, about="The number of starts, of which the best counts.")
 RANDOM_START = Option(name="random_start", default=True, about="Whether to start anywhere in the ball.")
 
 
@@ -108,7 +114,7 @@ def _number(settings: Mapping[str, Value], name: str) -> float:
 
 
 def _each_step(settings: Mapping[str, Value], classes: int) -> float:
-    return _number(settings, "steps")
+    return _number(settings, "steps") * float(settings.get("restarts", 1))
 
 
 def _queries(settings: Mapping[str, Value], classes: int) -> float:
@@ -123,6 +129,11 @@ def _autoattack(settings: Mapping[str, Value], classes: int) -> float:
     """
     targets = min(9, classes - 1)
     return 100 + 100 * targets + 200 * targets + 5000 / 3 if settings["version"] == "standard" else 2 * 100 * 20
+
+
+def _cascade(settings: Mapping[str, Value], classes: int) -> float:
+    """Return the passes of an example that withstands everything: one step, three times `steps`, and the queries."""
+    return 1 + 3 * _number(settings, "steps") + _queries(settings, classes)
 
 
 _RECORDS = (
@@ -167,8 +178,9 @@ _RECORDS = (
     Attack(
         name="pgd",
         about="Projected gradient descent (Madry et al. 2018).",
-        options=(THREAT, EPS, STEP, _steps(20), RANDOM_START),
+        options=(THREAT, EPS, STEP, _steps(20), RANDOM_START, RESTARTS),
         bounded=True,
+        aggregates=True,
         library="own",
         label="pgd-{steps}",
         passes=_each_step,
@@ -216,6 +228,24 @@ _RECORDS = (
         passes=lambda settings, classes: min(5.0, _number(settings, "steps")) * (1 + 2 * classes) / 3,
     ),
     Attack(
+        name="arc",
+        about="A walk over the borders of every member in turn (Dbouk & Shanbhag 2022); knows them all: enumerate.",
+        options=(
+            THREAT,
+            EPS,
+            STEP,
+            _steps(20),
+            Option(name="borders", default=3, about="How many other classes may be behind the nearest border."),
+        ),
+        bounded=True,
+        members=True,
+        knowledge=("enumerate",),
+        library="own",
+        label="arc-{steps}",
+        # For each member and step: a gradient for each border, and the others' answers.
+        passes=lambda settings, classes: _number(settings, "steps") * (1 + 2 * _number(settings, "borders")) / 3,
+    ),
+    Attack(
         name="autoattack",
         about="The ensemble of APGD, FAB and Square (Croce & Hein 2020).",
         options=(
@@ -242,8 +272,23 @@ _RECORDS = (
         label="square-{queries}",
         passes=_queries,
     ),
+    Attack(
+        name="cascade",
+        about="FGSM, PGD, aggregated momentum, Auto-PGD and Square, each on what withstood those before it.",
+        options=(
+            THREAT,
+            EPS,
+            STEP,
+            _steps(20),
+            Option(name="queries", default=500, about="The most forward passes that Square may spend."),
+        ),
+        bounded=True,
+        library="pyautoattack",
+        label="cascade-{steps}",
+        passes=_cascade,
+    ),
 )
-REGROUPING = frozenset({"autoattack", "square", "deepfool"})
+REGROUPING = frozenset({"autoattack", "square", "cascade", "deepfool"})
 """The attacks that send other batches through the network than they were given."""
 
 ATTACKS: dict[str, Attack] = {record.name: record for record in _RECORDS}

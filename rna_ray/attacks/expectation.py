@@ -1,31 +1,57 @@
-"""Gradients and answers in expectation over paths: the forward passes of attacks and of the defence.
+"""Gradients and answers in expectation over a defence's draws: the forward passes of attacks and of the defence.
 
-Each example has a path of its own, so k draws are one k-times larger batch, in parts of at most `IMAGES_A_PASS` images.
-Where examples of a batch influence one another (batch statistics), or share one path, each draw is a pass of its own.
+A draw is all that is random in one pass: a path, and Gaussian noise where the defence adds any (STN). Each example has
+draws of its own, so k of them are one k-times larger batch, in parts of at most `IMAGES_A_PASS` images. Where examples
+of a batch influence one another (batch statistics), or share one path, each draw is a pass of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.nn import functional as F
 
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import following
+from rna_ray.randomness import global_state, seeded_generators
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
-IMAGES_A_PASS = 1000
-"""How many images go through the network at once, at most, when draws are put into one batch: it bounds the memory."""
+IMAGES_A_PASS = {"cpu": 200, "cuda": 1000}
+"""How many images go through the network at once, at most, when draws are put into one batch: it bounds the memory, and
+on a CPU larger batches are no faster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """k draws of a defence's randomness."""
+
+    paths: torch.Tensor
+    """(k, N, L): the path of each example in each draw; N is 1 where a batch shares it."""
+    seeds: tuple[int, ...]
+    """A seed for each draw, for networks that draw from torch's own generators."""
+    noise: tuple[Callable[[], torch.Tensor], ...] = ()
+    """What makes each draw's noise (N, C, H, W), one draw at a time; N is 1 where shared; empty for no noise."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def split(self, size: int) -> Iterator[Draws]:
+        """Yield the draws in parts of at most this many."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Draws(self.paths[part], self.seeds[part], self.noise[part])
 
 
 class Passes:
-    """A network's forward passes along given paths, at one precision.
+    """A network's forward passes along given draws, at one precision.
 
-    `shared` says that all examples of a batch take one path (torch's native kernels); `separate` that each draw must be
-    a batch of its own, because examples influence one another.
+    `shared` says that all examples of a batch share each draw; `separate` that each draw must be a batch of its own,
+    because examples influence one another.
     """
 
     def __init__(
@@ -34,45 +60,53 @@ class Passes:
     ) -> None:
         self.network, self.forward = network, network if forward is None else forward
         self.bf16 = bf16
-        # With one path for all there is nothing to tell examples apart by, and rows may change places.
-        self.shared = shared or not network.paths.sizes
-        self.separate = separate or self.shared
+        self.shared = shared
+        # Where all examples take one path, torch's native kernels run.
+        self.native = shared or not network.paths.sizes
+        self.separate = separate or (shared and bool(network.paths.sizes))
+        self.drew_globally = False
+        """Whether a pass so far drew from a global generator."""
 
-    def logits(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        """Return fp32 logits (k, N, classes) of images x (N, C, H, W) along paths (k, N, L)."""
-        n = paths.shape[1]
-        if self.separate:
-            return torch.stack([self._once(x, path) for path in paths])
-        parts = paths.split(self._draws_a_pass(n))
-        return torch.cat([self._wide(x, part) for part in parts])
+    def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Return fp32 logits (k, N, classes) of images x (N, C, H, W)."""
+        return torch.cat([self._wide(x, part) for part in draws.split(self._draws_a_pass(x))])
 
-    def gradient(self, x: torch.Tensor, y: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        """Return the gradient (N, C, H, W) of each example's cross-entropy, its mean over the k paths (k, N, L)."""
+    def gradient(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Return the gradient (N, C, H, W) of each example's cross-entropy, its mean over the k draws."""
         x = x.detach().requires_grad_()
-        parts = paths.split(1 if self.separate else self._draws_a_pass(len(x)))
         # A part at a time, so that only one part's graph is in memory.
-        gradients = [torch.autograd.grad(self._loss(x, y, part) / len(paths), x)[0] for part in parts]
+        parts = draws.split(self._draws_a_pass(x))
+        gradients = [torch.autograd.grad(self._loss(x, y, part) / len(draws), x)[0] for part in parts]
         return gradients[0] if len(gradients) == 1 else torch.stack(gradients).sum(0)
 
-    def _loss(self, x: torch.Tensor, y: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(x, paths)
-        return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(paths)), reduction="sum")
+    def _loss(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
+        logits = self._wide(x, draws)
+        return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(draws)), reduction="sum")
 
-    def _wide(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+    def _draws_a_pass(self, x: torch.Tensor) -> int:
+        return 1 if self.separate else max(1, IMAGES_A_PASS[x.device.type] // len(x))
+
+    def _wide(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return the logits (k, N, classes) of one k-times larger batch."""
-        k, n = paths.shape[:2]
+        k = len(draws)
         wide = x if k == 1 else x.repeat(k, 1, 1, 1)
-        return self._once(wide, paths.flatten(0, 1)).view(k, n, -1)
+        if draws.noise:
+            wide = wide + torch.cat([make().expand_as(x) for make in draws.noise])
+        path = draws.paths[0, 0] if self.native else draws.paths.flatten(0, 1)
+        with (
+            following(self.network, path, shared=self.native),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16),
+            self._watched(draws.seeds[0]),
+        ):
+            return self.forward(wide).float().view(k, len(x), -1)
 
-    @staticmethod
-    def _draws_a_pass(images: int) -> int:
-        return max(1, IMAGES_A_PASS // images)
-
-    def _once(self, x: torch.Tensor, path_NL: torch.Tensor) -> torch.Tensor:
-        path = path_NL[0] if self.shared else path_NL
-        with following(self.network, path, shared=self.shared), torch.autocast(x.device.type, torch.bfloat16,
-                                                                               enabled=self.bf16):
-            return self.forward(x).float()
+    @contextlib.contextmanager
+    def _watched(self, seed: int) -> Iterator[None]:
+        """Notice draws from the global generators, and make them repeat where the network is known to draw there."""
+        with seeded_generators(seed) if self.network.draws_globally else contextlib.nullcontext():
+            before = global_state(self.network.mean.device)
+            yield
+            self.drew_globally |= global_state(self.network.mean.device) != before
 
 
 def mean_prediction(logits_kNC: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 import torch
 
-from rna_ray.attacks.base import Attack, Ball, Victim
+from rna_ray.attacks.base import Attack, Ball, Judgement, Proposal, Victim
+
+AGGREGATED = (0.0, 0.9, 0.99)
+"""The dampings of aggregated momentum, the defaults of Lucas et al. 2019 (AggMo)."""
 
 
 @final
@@ -16,8 +20,8 @@ class Natural(Attack):
     def __init__(self) -> None:
         super().__init__(Ball("linf", 1.0))
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        return Proposal(x)
 
 
 @final
@@ -28,11 +32,11 @@ class Noise(Attack):
         super().__init__(ball)
         self.kind = kind
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         if self.kind == "uniform":
-            return uniform_start(self.ball, victim, x)
+            return Proposal(uniform_start(self.ball, victim, x))
         noise = victim.random.normal("attack/noise", victim.examples, x.shape[1:])
-        return self.ball.project(x + self.ball.eps * noise, x)
+        return Proposal(self.ball.project(x + self.ball.eps * noise, x))
 
 
 @final
@@ -40,25 +44,50 @@ class GradientAttack(Attack):
     """Steps along the gradient's sign (ℓ∞) or direction (ℓ2), projected back to the ball after each.
 
     One step of length ε from the image itself is FGSM (Goodfellow et al. 2015); many short ones are PGD (Madry et al.
-    2018); with `decay`, a running sum of the ℓ1-normalised gradients is followed instead: MI-FGSM (Dong et al. 2018).
-    The last iterate is returned, not the best.
+    2018). With `dampings`, running sums of the ℓ1-normalised gradients are followed instead, one for each damping: a
+    single one is MI-FGSM (Dong et al. 2018), several are aggregated momentum (Lucas et al. 2019, on random defences
+    Sitawarin et al. 2022), of which the mean counts. The last iterate of a start is returned, not the best; of several
+    starts, the one that does best on the attacker's own draws.
     """
 
     def __init__(
-        self, ball: Ball, *, step: float, steps: int, random_start: bool = False, decay: float | None = None
+        self, ball: Ball, *, step: float, steps: int, random_start: bool = False, dampings: Sequence[float] = (),
+        restarts: int = 1,
     ) -> None:
         super().__init__(ball)
-        self.step, self.steps, self.random_start, self.decay = step, steps, random_start, decay
+        self.step, self.steps, self.random_start = step, steps, random_start
+        self.dampings, self.restarts = tuple(dampings), restarts
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        x_adv = uniform_start(self.ball, victim, x) if self.random_start else x
-        momentum = torch.zeros_like(x)
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        found = self._climb(victim, x, y, 0, zero)
+        if self.restarts == 1:
+            return Proposal(found, zero)
+        all_rows = torch.arange(len(x), device=x.device)
+        best: Judgement = victim.judge(found, y)
+        for start in range(1, self.restarts):
+            other = self._climb(victim.rows(all_rows, f"start-{start}"), x, y, start, zero)
+            judged = victim.judge(other, y)
+            better = judged.better(best)
+            found = torch.where(better.view(-1, 1, 1, 1), other, found)
+            best = judged.where(better, best)
+        return Proposal(found, zero)
+
+    def _climb(self, victim: Victim, x: torch.Tensor, y: torch.Tensor, start: int, zero: torch.Tensor) -> torch.Tensor:
+        """Return the last iterate of one start; `zero` counts the gradients (N,) that were exactly zero."""
+        x_adv = uniform_start(self.ball, victim, x, start) if self.random_start else x
+        velocities = [torch.zeros_like(x) for _ in self.dampings]
         for step in range(self.steps):
             gradient = victim.gradient(x_adv, y, step=step)
-            if self.decay is not None:
+            zero += gradient.flatten(1).abs().amax(1) == 0
+            if self.dampings:
                 # A gradient of zeros would fill the momentum with NaN, and the attack would not move again.
                 length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-                gradient = momentum = self.decay * momentum + gradient / length
+                velocities = [
+                    damping * velocity + gradient / length
+                    for damping, velocity in zip(self.dampings, velocities, strict=True)
+                ]
+                gradient = velocities[0] if len(velocities) == 1 else torch.stack(velocities).mean(0)
             x_adv = self.ball.project(x_adv + self.step * self._direction(gradient), x)
         return x_adv
 
@@ -68,12 +97,13 @@ class GradientAttack(Attack):
         return gradient / gradient.flatten(1).norm(dim=1).add(1e-10).view(-1, 1, 1, 1)
 
 
-def uniform_start(ball: Ball, victim: Victim, x: torch.Tensor) -> torch.Tensor:
+def uniform_start(ball: Ball, victim: Victim, x: torch.Tensor, start: int = 0) -> torch.Tensor:
     """Return a random point of the ball: uniform for ℓ∞; for ℓ2, of uniform direction and length."""
+    draw, examples = victim.random, victim.examples
     if ball.threat == "linf":
-        noise = 2 * victim.random.uniform("attack/start", victim.examples, x.shape[1:]) - 1
+        noise = 2 * draw.uniform("attack/start", examples, x.shape[1:], draw=start) - 1
         return ball.project(x + ball.eps * noise, x)
-    direction = victim.random.normal("attack/start", victim.examples, x.shape[1:])
-    length = victim.random.uniform("attack/length", victim.examples, (1, 1, 1))
+    direction = draw.normal("attack/start", examples, x.shape[1:], draw=start)
+    length = draw.uniform("attack/length", examples, (1, 1, 1), draw=start)
     norm = direction.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
     return ball.project(x + ball.eps * length * direction / norm, x)

@@ -7,18 +7,18 @@ decides by the substring "BatchNorm"). They call `backward`, so the network's pa
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import random
-import sys
 from collections.abc import Iterator
 from typing import Any, Literal, final
 
-import numpy as np
 import torch
 from torch import nn
 
-from rna_ray.attacks.base import Attack, Ball, Victim
+from rna_ray.attacks.base import Attack, Ball, Proposal, Victim
+from rna_ray.attacks.ensemble import Best, Ensemble
+from rna_ray.randomness import seeded_generators
+
+_SILENT = logging.Logger("autoattack", level=logging.CRITICAL + 1)  # its checks are columns of ours
 
 
 class View(nn.Module):
@@ -47,21 +47,6 @@ class _Positive(View):
         return logits - logits.detach().amin(1, keepdim=True) + 1
 
 
-@contextlib.contextmanager
-def own_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators inside the block, and leave them as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
 class TorchAttack(Attack):
     """An attack of torchattacks that looks for the smallest perturbation: unbounded, its distortion is the result."""
 
@@ -69,14 +54,14 @@ class TorchAttack(Attack):
         super().__init__(Ball("none"))
         self.name, self.options = name, options
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with own_generators(victim.random.seed("attack/library")), torch.enable_grad():
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        with seeded_generators(victim.random.seed("attack/library")), torch.enable_grad():
             if self.name == "CW":
-                return self._finite(self._run(_Positive(victim, x.device), x, y), x)
+                return Proposal(self._finite(self._run(_Positive(victim, x.device), x, y), x))
             # DeepFool shows the network one image at a time, which would then follow the path of another.
-            views = [View(victim.alone(row), x.device) for row in range(len(x))]
-            found = [self._run(view, x[row : row + 1], y[row : row + 1]) for row, view in enumerate(views)]
-            return self._finite(torch.cat(found), x)
+            rows = torch.arange(len(x), device=x.device).split(1)
+            found = [self._run(View(victim.rows(row), x.device), x[row], y[row]) for row in rows]
+            return Proposal(self._finite(torch.cat(found), x))
 
     def _run(self, view: View, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         import torchattacks
@@ -90,97 +75,129 @@ class TorchAttack(Attack):
         return torch.where(lost.view(-1, 1, 1, 1), x, x_adv)
 
 
-# The classes that are too few for the DLR losses: they look at the third and the fourth largest logit.
-_CLASSES = {"apgd-dlr": 2, "apgd-t": 3}
+class _Part(Attack):
+    """A part of AutoAttack, run as pyautoattack's `perturb` runs it on images that are all classified right.
 
-
-class _Flags(logging.Handler):
-    """Collects what AutoAttack's checks write to its log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.funcName != "check_n_classes":  # it speaks of attacks that `_fit_classes` has left out
-            self.messages.append(record.getMessage())
-
-
-class AutoAttack(Attack):
-    """AutoAttack, standard or rand (Croce & Hein 2020). Its images are kept, its verdict is not: the base judges.
-
-    It attacks again only the examples that one draw did not misclassify, so rows change places: its victims share one
-    path a batch. Where that draw withstands everything it returns the image untouched, which other draws may well
-    classify otherwise: the flag `untouched` counts those images, and on a random network the accuracy flatters.
+    `perturb` itself returns the image untouched where the draws that it saw withstood; on a random network other draws
+    may not, so an example that withstood gets the image of the largest loss instead.
     """
 
-    def __init__(self, ball: Ball, version: Literal["standard", "rand"]) -> None:
+    def _seeded(self, victim: Victim) -> Any:
+        return seeded_generators(victim.random.seed("attack/library"))
+
+    def _common(self, victim: Victim, x: torch.Tensor) -> dict[str, Any]:
+        return {
+            "norm": "Linf" if self.ball.threat == "linf" else "L2", "eps": self.ball.eps, "device": x.device,
+            "seed": victim.random.seed("attack/library"),
+        }  # fmt: skip
+
+
+@final
+class Apgd(_Part):
+    """Auto-PGD (Croce & Hein 2020) on the cross-entropy, on DLR, or on the DLR loss targeted at each other class.
+
+    `eot` is its own expectation: of that many passes a gradient is the mean, loss and early success come from the last.
+    """
+
+    def __init__(self, ball: Ball, loss: Literal["ce", "dlr", "targeted"], *, steps: int = 100, eot: int = 1) -> None:
         super().__init__(ball)
-        self.version = version
+        self.loss, self.steps, self.eot = loss, steps, eot
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        import pyautoattack
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-        seed = victim.random.seed("attack/library")
-        with own_generators(seed), self._watched() as said:
-            attack = pyautoattack.AutoAttack(
-                View(victim, x.device), norm="Linf" if self.ball.threat == "linf" else "L2", eps=self.ball.eps,
-                seed=seed, device=x.device, version=self.version,
-            )
-            said += self._fit_classes(attack, victim.logits(x[:1]).shape[1])
-            return attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
+        classes = victim.logits(x[:1]).shape[1]
+        if (note := self._unfit(classes)) is not None:
+            return Proposal(x, notes=(note,))
+        options = self._common(victim, x) | {"n_iter": self.steps, "eot_iter": self.eot, "logger": _SILENT}
+        view = View(victim, x.device)
+        zero = (self._gradient(view, x, y).flatten(1).abs().amax(1) == 0).long()
+        with self._seeded(victim):
+            if self.loss == "targeted":
+                attack = APGDAttack_targeted(view, **options)
+                attack.init_hyperparam(x)
+                return Proposal(self._targeted(attack, victim, x, y, classes), zero)
+            attack = APGDAttack(view, loss=self.loss, **options)
+            attack.init_hyperparam(x)
+            best = Best(victim, x, y)
+            everything = torch.arange(len(x), device=x.device)
+            for found in _images(attack.attack_single_run(x, y)):
+                best.offer(found, everything)
+            return Proposal(best.x_adv, zero)
 
     @staticmethod
-    def _fit_classes(attack: Any, classes: int) -> list[str]:
-        """Attack no more targets than there are wrong classes, and leave out a loss that needs more of them.
+    def _targeted(attack: Any, victim: Victim, x: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor:
+        best = Best(victim, x, y)
+        for target in range(2, min(9, classes - 1) + 2):  # the nine most likely classes, as AutoAttack
+            rows = best.standing()
+            if not len(rows):
+                break
+            with torch.no_grad():
+                attack.y_target = attack.model(x[rows]).sort(dim=1)[1][:, -target]
+            for found in _images(attack.attack_single_run(x[rows], y[rows])):
+                best.offer(found, rows)
+        return best.x_adv
 
-        The library indexes past the end in both cases. Return what was left out, in words.
-        """
-        for part in (attack.apgd_targeted, attack.fab):
-            part.n_target_classes = min(part.n_target_classes, classes - 1)
-        left_out = [name for name in attack.attacks_to_run if classes <= _CLASSES.get(name, 0)]
-        attack.attacks_to_run = [name for name in attack.attacks_to_run if name not in left_out]
-        return [f"{name} was left out: its loss needs more than {classes} classes" for name in left_out]
+    def _unfit(self, classes: int) -> str | None:
+        """Return why there is no such loss: the library would index past the end of the logits."""
+        least = {"ce": 0, "dlr": 3, "targeted": 4}[self.loss]
+        return f"apgd-{self.loss} was left out: its loss needs {least} classes" if classes < least else None
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[list[str]]:
-        """Turn what the library's checks log into flags, without letting it reach the user's terminal.
-
-        Its check for optimisation at inference counts in a global of the process, and switches tracing off.
-        """
-        from pyautoattack.checks import funcs
-
-        logger, handler = logging.getLogger("auto-attack"), _Flags()
-        before, tracer = (logger.level, logger.propagate), sys.gettrace()
-        funcs.update(dict.fromkeys(funcs, 0))
-        logger.setLevel(logging.WARNING)
-        logger.propagate = False
-        logger.addHandler(handler)
-        try:
-            yield handler.messages
-        finally:
-            sys.settrace(tracer)
-            logger.removeHandler(handler)
-            logger.level, logger.propagate = before
-            said = [*self.flags.get("autoattack", []), *handler.messages]  # type: ignore[misc]
-            if said:
-                self.flags["autoattack"] = sorted(set(said))
+    @staticmethod
+    def _gradient(view: View, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(nn.functional.cross_entropy(view(x), y, reduction="sum"), x)[0]
 
 
-class Square(Attack):
-    """Square Attack (Andriushchenko et al. 2020) from pyautoattack: needs no gradient."""
+def _images(run: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:
+    """Yield what a run of APGD found: its misclassified images, and those of the largest loss."""
+    largest_loss, withstood, _, misclassified = run
+    held = (withstood > 0).view(-1, 1, 1, 1)
+    yield torch.where(held, largest_loss, misclassified)
+    if not held.all():
+        yield largest_loss
+
+
+@final
+class Fab(_Part):
+    """Targeted FAB (Croce & Hein 2020b): the smallest perturbation, kept where it lies within the ball."""
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        from pyautoattack.fab_pt import FABAttack_PT
+
+        classes = victim.logits(x[:1]).shape[1]
+        with self._seeded(victim):
+            attack = FABAttack_PT(
+                View(victim, x.device), n_iter=100, n_restarts=1, targeted=True,
+                n_target_classes=min(9, classes - 1), **self._common(victim, x),
+            )  # fmt: skip
+            return Proposal(attack.perturb(x, y))
+
+
+@final
+class Square(_Part):
+    """Square Attack (Andriushchenko et al. 2020): needs no gradient."""
 
     def __init__(self, ball: Ball, queries: int) -> None:
         super().__init__(ball)
         self.queries = queries
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         from pyautoattack.square import SquareAttack
 
-        seed = victim.random.seed("attack/library")
-        with own_generators(seed), torch.no_grad():
+        with self._seeded(victim), torch.no_grad():
             attack = SquareAttack(
-                View(victim, x.device), norm="Linf" if self.ball.threat == "linf" else "L2", eps=self.ball.eps,
-                n_queries=self.queries, n_restarts=1, p_init=0.8, seed=seed, device=x.device, resc_schedule=False,
+                View(victim, x.device), n_queries=self.queries, n_restarts=1, p_init=0.8, resc_schedule=False,
+                **self._common(victim, x),
             )
-            return attack.perturb(x, y)
+            attack.init_hyperparam(x)
+            return Proposal(attack.attack_single_run(x, y)[1])
+
+
+def autoattack(ball: Ball, version: Literal["standard", "rand"]) -> Ensemble:
+    """Return AutoAttack, standard or rand (Croce & Hein 2020), its images judged on the attacker's own draws."""
+    if version == "rand":
+        return Ensemble(ball, [("apgd-ce", Apgd(ball, "ce", eot=20)), ("apgd-dlr", Apgd(ball, "dlr", eot=20))])
+    parts = [("apgd-ce", Apgd(ball, "ce")), ("apgd-t", Apgd(ball, "targeted")), ("fab-t", Fab(ball))]
+    return Ensemble(ball, [*parts, ("square", Square(ball, 5000))])

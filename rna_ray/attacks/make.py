@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rna_ray.attacks.arc import Arc
 from rna_ray.attacks.base import Attack, Ball
-from rna_ray.attacks.gradient import GradientAttack, Natural, Noise
-from rna_ray.attacks.libraries import AutoAttack, Square, TorchAttack
+from rna_ray.attacks.ensemble import Ensemble
+from rna_ray.attacks.gradient import AGGREGATED, GradientAttack, Natural, Noise
+from rna_ray.attacks.libraries import Apgd, Square, TorchAttack, autoattack
 
 Settings = Mapping[str, Any]
 
 
-def make(settings: Settings) -> Attack:
-    """Return the attack that resolved settings (the catalog's names, radii in 255ths) describe."""
-    return _MAKERS[settings["name"]](settings)
+def make(settings: Settings, *, aggregated: bool = False) -> Attack:
+    """Return the attack that resolved settings (the catalog's names, radii in 255ths) describe.
+
+    `aggregated`: its steps follow aggregated momentum, where the catalog says that they may.
+    """
+    return _MAKERS[settings["name"]](settings | {"dampings": AGGREGATED} if aggregated else settings)
 
 
 def _ball(settings: Settings) -> Ball:
@@ -29,13 +34,34 @@ def _fgsm(settings: Settings) -> Attack:
 def _pgd(settings: Settings) -> Attack:
     return GradientAttack(
         _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"],
-        random_start=settings["random_start"],
+        random_start=settings["random_start"], restarts=settings.get("restarts", 1),
+        dampings=settings.get("dampings", ()),
     )
 
 
 def _mifgsm(settings: Settings) -> Attack:
     return GradientAttack(
-        _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"], decay=settings["decay"]
+        _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"], dampings=(settings["decay"],)
+    )
+
+
+def _arc(settings: Settings) -> Attack:
+    return Arc(
+        _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"], borders=settings["borders"]
+    )
+
+
+def _cascade(settings: Settings) -> Attack:
+    ball, pgd = _ball(settings), settings | {"random_start": True, "restarts": 1}
+    return Ensemble(
+        ball,
+        [
+            ("fgsm", _fgsm(settings)),
+            ("pgd", _pgd(pgd)),
+            ("aggmo", _pgd(pgd | {"dampings": AGGREGATED})),
+            ("apgd-ce", Apgd(ball, "ce", steps=settings["steps"])),
+            ("square", Square(ball, settings["queries"])),
+        ],
     )
 
 
@@ -47,6 +73,8 @@ _MAKERS: dict[str, Callable[[Settings], Attack]] = {
     "mifgsm": _mifgsm,
     "cw": lambda s: TorchAttack("CW", c=s["c"], kappa=s["kappa"], steps=s["steps"], lr=s["lr"]),
     "deepfool": lambda s: TorchAttack("DeepFool", steps=s["steps"], overshoot=s["overshoot"]),
-    "autoattack": lambda s: AutoAttack(_ball(s), s["version"]),
+    "arc": _arc,
+    "autoattack": lambda s: autoattack(_ball(s), s["version"]),
     "square": lambda s: Square(_ball(s), s["queries"]),
+    "cascade": _cascade,
 }

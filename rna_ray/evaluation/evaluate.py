@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from rna_ray.attacks import catalog
-from rna_ray.attacks.base import Attack
+from rna_ray.attacks.base import Outcome, margin
 from rna_ray.attacks.expectation import Forward, Passes
 from rna_ray.attacks.make import make
 from rna_ray.data import Split
+from rna_ray.evaluation.behaviour import Behaviour, observe
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import mode
@@ -25,11 +26,12 @@ Sharing = Literal["example", "batch", "attack"]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """What a unit found: columns with a value an example, and what the attack library said."""
+    """What a unit found: columns with a value an example, how the network behaved, and what else there is to say."""
 
     columns: dict[str, list[Any]]
-    flags: dict[str, Any]
+    behaviour: Behaviour
     path_sharing: Sharing
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -43,25 +45,31 @@ def evaluate(
     """
     start, stop = settings["examples"]
     network.requires_grad_(False)
-    attack, sharing = make(settings["attack"]), path_sharing(settings, network)
+    knowledge = Knowledge.parse(settings["knowledge"])
+    attack = make(settings["attack"], aggregated=knowledge.aggregated)
+    sharing = path_sharing(settings, network)
     columns: dict[str, list[Any]] = {}
+    notes: dict[str, None] = {}
+    behaviour = None
     with mode(network, settings["eval"]):
         for first in range(start, stop, settings["batch"]):
             batch = _Batch.cut(images, first, min(first + settings["batch"], stop), settings["batch"], device)
             defences = _defences(settings, unit_id, network, batch, sharing, forward)
-            for name, values in _rows(attack, defences, batch).items():
+            behaviour = behaviour or observe(defences[0], batch.x)
+            outcomes = [attack(defence, batch.x, batch.y) for defence in defences]
+            for name, values in _rows(defences, outcomes, batch).items():
                 columns.setdefault(name, []).extend(values)
-    if sharing == "attack":
-        attack.flags["untouched"] = columns["linf"].count(0.0)
-    return Evaluated(columns, attack.flags, sharing)
+            notes |= dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    assert behaviour is not None
+    return Evaluated(columns, behaviour, sharing, tuple(notes))
 
 
 def path_sharing(settings: Settings, network: Network) -> Sharing:
-    """Return who shares a path: nobody (`example`), a `batch`, or a batch under `attack` while answers are drawn apart.
+    """Return who shares a draw: nobody (`example`), a `batch`, or a batch under `attack` while answers are drawn apart.
 
-    AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one path a batch.
+    AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one draw a batch.
     """
-    if not network.paths.sizes:
+    if not network.paths.sizes and not settings["noise_255"]:
         return "example"
     if settings["paths"] == "batch":
         return "batch"
@@ -102,15 +110,14 @@ def _defences(
     return [
         Defence(
             answers, network.paths, Randomness(unit_id), batch.examples, knowledge,
-            draws=draws // len(each), draw=draw, attack_passes=attacks,
+            draws=draws // len(each), draw=draw, attack_passes=attacks, noise=settings["noise_255"] / 255,
         )
         for draw in each
     ]
 
 
-def _rows(attack: Attack, defences: list[Defence], batch: _Batch) -> dict[str, list[Any]]:
+def _rows(defences: list[Defence], outcomes: list[Outcome], batch: _Batch) -> dict[str, list[Any]]:
     natural = torch.cat([defence.answer(batch.x, "natural") for defence in defences], 1)
-    outcomes = [attack(defence, batch.x, batch.y) for defence in defences]
     attacked = torch.cat([outcome.logits for outcome in outcomes], 1)
     columns = {
         "example": batch.examples,
@@ -122,15 +129,14 @@ def _rows(attack: Attack, defences: list[Defence], batch: _Batch) -> dict[str, l
         "linf": torch.stack([outcome.linf for outcome in outcomes]).mean(0),
         "l2": torch.stack([outcome.l2 for outcome in outcomes]).mean(0),
     }
-    return {name: values[: batch.real].cpu().tolist() for name, values in columns.items()}
+    if (zero := [one.zero_gradients for one in outcomes if one.zero_gradients is not None]):
+        columns["zero_gradients"] = torch.stack(zero).sum(0)
+    rows = {name: values[: batch.real].cpu().tolist() for name, values in columns.items()}
+    if outcomes[0].parts is not None:  # of several paths attacked by themselves, the first one's
+        rows["part"] = list(outcomes[0].parts[: batch.real])
+    return rows
 
 
 def _answers(image: str, logits_NMC: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
     predicted = logits_NMC.argmax(2)
     return {f"{image}_predictions": predicted, f"{image}_correct": (predicted == y[:, None]).sum(1)}
-
-
-def margin(logits_NMC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return (N, m): the true class's logit minus the largest other one; negative where misclassified."""
-    index = y.view(-1, 1, 1).expand(-1, logits_NMC.shape[1], 1)
-    return logits_NMC.gather(2, index)[..., 0] - logits_NMC.scatter(2, index, -torch.inf).amax(2)

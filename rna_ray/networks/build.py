@@ -22,9 +22,13 @@ class Network(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float],
+        draws_globally: bool = False,
+    ) -> None:
         super().__init__()
         self.body, self.paths = body, paths
+        self.draws_globally = draws_globally  # whether a pass may draw from torch's own generators, as dropout does
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

@@ -17,7 +17,9 @@ from rna_ray.sweep.units import Unit
 DRAWS = 10
 EXAMPLES = 1000
 SHARD = 100
-_SAME = {"eot-1": "resample"}  # the mean over one fresh path
+ENUMERATED = 256
+"""The most paths that `enumerate` takes the mean over."""
+_SAME = {"eot-1": "resample"}  # the mean over one fresh draw
 INHERITED = ("threat", "eps_255", "step_255")
 
 
@@ -31,15 +33,15 @@ class Asked:
 
 
 def asked(
-    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, random: bool, attack: TrainingAttack,
-    one_draw: bool,
+    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, paths: int, noise_255: float,
+    attack: TrainingAttack, one_draw: bool,
 ) -> Iterator[Asked]:  # fmt: skip
     """Yield the evaluations of one entry, one for each knowledge.
 
-    What cannot matter does not count: with one path every knowledge is `fixed` and one draw is all, and an attack that
-    does not look at the network knows nothing.
+    What cannot matter does not count: with one path and no noise every knowledge is `fixed` and one draw is all, and an
+    attack that does not look at the network knows nothing.
     """
-    record = catalog.find(entry.attack)
+    record, random = catalog.find(entry.attack), paths > 1 or noise_255 > 0
     if entry.eval != "eval" and record.name in catalog.REGROUPING:
         raise SweepError(
             f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
@@ -55,19 +57,45 @@ def asked(
         "attack": {"name": record.name, **record.settings(_inherited(record, entry.options, attack) | entry.options)},
         "eval": entry.eval,
         "paths": network.settings["network"]["paths"],
+        "noise_255": noise_255,
         "batch": batch,
         "precision": network.settings["precision"],
     }
-    for asked_for in entry.knowledge if record.adaptive else ("none",):
-        knowledge = "fixed" if record.adaptive and not random else _SAME.get(asked_for, asked_for)
+    for asked_for in entry.knowledge or record.knowledge if record.adaptive else ("none",):
+        knowledge = _SAME.get(asked_for, asked_for)
+        _check(record, knowledge)
+        if record.adaptive and not random:
+            knowledge = "aggmo-fixed" if knowledge.startswith("aggmo-") else "fixed"
+        if knowledge == "enumerate":
+            _check_enumerable(paths, noise_255)
         draws = 1 if one_draw or not random else entry.draws or (1 if knowledge == "fixed" else DRAWS)
         settings = {**shared, "knowledge": knowledge, "draws": draws}
+        if knowledge == "enumerate":
+            settings["enumerated"] = paths
         shard = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
         cut = tuple(
             units.evaluate(settings, examples=(start, min(start + shard, examples)))
             for start in range(0, examples, shard)
         )
         yield Asked(attack=label, knowledge=asked_for, units=cut)
+
+
+def _check(record: catalog.Attack, knowledge: str) -> None:
+    if knowledge.startswith("aggmo-") and not record.aggregates:
+        able = " and ".join(one.name for one in catalog.ATTACKS.values() if one.aggregates)
+        raise SweepError(f"knowledge: {knowledge} aggregates the momentum of {able}; {record.name} has no use for it")
+    if record.members and knowledge != "enumerate":
+        raise SweepError(f"knowledge: {record.name} walks from path to path and must know them all; write enumerate")
+
+
+def _check_enumerable(paths: int, noise_255: float) -> None:
+    if noise_255:
+        raise SweepError("knowledge: enumerate lists paths, and Gaussian noise has no list; take eot-K")
+    if paths > ENUMERATED:
+        raise SweepError(
+            f"knowledge: enumerate lists up to {ENUMERATED} paths, this network has {paths:.3g}; take eot-K, or keep "
+            "the entry to smaller spaces with only"
+        )
 
 
 def forward_passes(unit: Unit, classes: int) -> float:
@@ -77,8 +105,10 @@ def forward_passes(unit: Unit, classes: int) -> float:
     knowledge = settings["knowledge"]
     draws = settings["draws"]
     attack = catalog.find(settings["attack"]["name"]).passes(settings["attack"], classes)
-    if knowledge.startswith("eot-"):
-        attack *= int(knowledge.removeprefix("eot-"))
+    if "eot-" in knowledge:
+        attack *= int(knowledge.rpartition("-")[2])
+    elif knowledge == "enumerate":
+        attack *= settings["enumerated"]
     elif knowledge == "fixed":
         attack *= draws  # each path that will answer is attacked by itself
     return (stop - start) * (3 * attack + 2 * draws)  # the draws score the natural and the attacked image

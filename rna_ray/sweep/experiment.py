@@ -30,6 +30,8 @@ class Experiment(Section):
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """The arithmetic: fp32, or bf16 autocast."""
+    noise_255: float = Field(0.0, ge=0, le=1275)
+    """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
     """Whether training compiles the network, where there is a compiler and examples follow paths of their own."""
 

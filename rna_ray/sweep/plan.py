@@ -87,8 +87,8 @@ class Trained:
     unit: Unit
     info: data.DataInfo
     macs: int
-    random: bool
-    """Whether there is more than one path."""
+    paths: int
+    """How many paths there are."""
 
 
 def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
@@ -125,7 +125,8 @@ def _trained(variant: Variant, digest: Digest) -> Trained:
             given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes
         )
         space = spaces.parse(given.network.norm)
-        random = space.paths(described.layers, layer_based=given.network.layer_based) > 1
+        paths = space.paths(described.layers, layer_based=given.network.layer_based)
+        random = paths > 1
         settings = {
             "data": _data(given.data, info, digest),
             "network": _network(given, space, random),
@@ -136,7 +137,7 @@ def _trained(variant: Variant, digest: Digest) -> Trained:
         }
     except (SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
-    return Trained(variant=variant, unit=units.train(settings), info=info, macs=described.macs, random=random)
+    return Trained(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
 
 
 def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
@@ -198,8 +199,9 @@ def _asked(one: Trained, at: int, label: str, spec: SweepSpec) -> Iterator[Asked
     experiment = one.variant.experiment
     try:
         yield from evaluations.asked(
-            spec.evaluation[at], label, network=one.unit, info=one.info, random=one.random,
-            attack=experiment.training.attack, one_draw=experiment.protocol == "paper",
+            spec.evaluation[at], label, network=one.unit, info=one.info, paths=one.paths,
+            noise_255=experiment.noise_255, attack=experiment.training.attack,
+            one_draw=experiment.protocol == "paper",
         )  # fmt: skip
     except UserError as error:
         raise type(error)(f"evaluation.{at}.{error}") from None

@@ -29,8 +29,8 @@ from rna_ray.attacks import catalog
 from rna_ray.errors import UserError, unknown
 from rna_ray.networks import describe, spaces
 
-KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K")
-_GRAMMAR = re.compile(r"transfer|fixed|resample|eot-[1-9][0-9]{0,3}")
+KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
+_GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
 
 
 def uncounted(default: Any, **limits: Any) -> Any:
@@ -63,7 +63,7 @@ def _knowledge(given: object) -> object:
     if isinstance(asked, tuple):
         for one in asked:
             if not isinstance(one, str) or not _GRAMMAR.fullmatch(one):
-                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K: up to 9999 paths, as in eot-10)")
+                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K: up to 9999 draws, as in eot-10)")
         if not asked or len(set(asked)) < len(asked):
             raise _refuse("name at least one knowledge, each once")
     return asked
@@ -191,8 +191,9 @@ class Evaluation(Section):
 
     attack: Annotated[str, _known(catalog.find)]
     """The attack; `rna_ray.attacks.catalog.ATTACKS` lists them with their options."""
-    knowledge: Annotated[tuple[str, ...], BeforeValidator(_knowledge)] = ("transfer",)
-    """What the attacker knows of the defender's path, one or several: transfer, fixed, resample, eot-K."""
+    knowledge: Annotated[tuple[str, ...] | None, BeforeValidator(_knowledge)] = None
+    """What the attacker knows of the defender's draws, one or several: transfer, fixed, resample, eot-K, aggmo-eot-K,
+    enumerate; null is transfer, for arc enumerate."""
     draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     examples: Whole | None = None

@@ -158,10 +158,10 @@ class _Trainer:
         defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1)
         if self.attack is not None:
             with mode(self.network, self.settings["attack_mode"]):
-                x = self.attack.perturb(defence, x, y)
+                x = self.attack.perturb(defence, x, y).x_adv
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.passes.logits(x, defence.defender_paths("adversarial"))[0], y)
+        loss = F.cross_entropy(self.passes.logits(x, defence.defender_draws(x, "adversarial"))[0], y)
         loss.backward()
         self.optimizer.step()
         return loss.item()

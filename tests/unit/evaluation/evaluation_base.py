@@ -39,6 +39,7 @@ def settings(attack: str = "pgd", examples: tuple[int, int] = (0, 8), **given: A
         "batch": 4,
         "paths": "example",
         "precision": "fp32",
+        "noise_255": 0.0,
         **given,
     }
 

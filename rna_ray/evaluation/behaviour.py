@@ -1,0 +1,61 @@
+"""What a network does while it answers that would make an attack's verdict worthless; columns, never a log.
+
+They are what AutoAttack's own checks look for (Croce & Hein 2020, its flags), and whether a global generator is drawn
+from: attack libraries reseed it, so a network that draws its path there replays the same "random" paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+
+from rna_ray.evaluation.knowledge import Defence
+
+TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Behaviour:
+    """How a network answered a batch of clean images; the names are those of the columns in `evaluations`."""
+
+    classes: int
+    random_output: bool
+    softmax_output: bool
+    optimizes: bool
+    global_generator: bool
+
+
+@torch.no_grad()
+def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
+    """Return how a defence behaves on clean images (N, C, H, W) in [0, 1], seen over two draws of its own."""
+    passes = defence.passes
+    with _counting() as taken:
+        one, other = (passes.logits(x, defence.seen_draws(x, draw))[0] for draw in range(2))
+    whole = ((one.sum(1) - 1).abs() < TOLERANCE).all() and one.min() > -TOLERANCE
+    return Behaviour(
+        classes=one.shape[1], random_output=not torch.equal(one, other), softmax_output=bool(whole),
+        optimizes=bool(taken), global_generator=passes.drew_globally,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _counting() -> Iterator[list[str]]:
+    """Collect the gradients that are taken inside the block, by the name of what took them."""
+    taken: list[str] = []
+
+    def counted(name: str, original: Any) -> Any:
+        def take(*args: Any, **options: Any) -> Any:
+            taken.append(name)
+            return original(*args, **options)
+
+        return take
+
+    with contextlib.ExitStack() as stack:
+        for owner, name in ((torch.autograd, "grad"), (torch.autograd, "backward"), (torch.Tensor, "backward")):
+            stack.enter_context(mock.patch.object(owner, name, counted(name, getattr(owner, name))))
+        yield taken
