@@ -11,6 +11,13 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+
+class Bold(str):
+    """A cell that markdown and LaTeX set in bold."""
+
+    __slots__ = ()
+
+
 Row = Mapping[str, Any]
 Grid = Sequence[Sequence[str]]
 
@@ -29,6 +36,7 @@ _LATEX = str.maketrans(
         "₂": r"$_2$",
         "†": r"\dag{}",
         "\N{EN DASH}": "--",
+        "\N{MINUS SIGN}": "$-$",
     }
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )
@@ -59,12 +67,13 @@ def markdown(header: Sequence[str], rows: Grid, caption: str = "") -> str:
 
 
 def _markdown(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    text = cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return f"**{text}**" if isinstance(cell, Bold) else text
 
 
 def latex(header: Sequence[str], rows: Grid, caption: str = "") -> str:
     """Return a booktabs table, every cell escaped."""
-    lines = [f"{' & '.join(cell.translate(_LATEX) for cell in line)} \\\\" for line in (header, *rows)]
+    lines = [f"{' & '.join(_latex(cell) for cell in line)} \\\\" for line in (header, *rows)]
     return "\n".join(
         [
             r"\begin{table}",
@@ -81,6 +90,11 @@ def latex(header: Sequence[str], rows: Grid, caption: str = "") -> str:
             "",
         ]
     )
+
+
+def _latex(cell: str) -> str:
+    text = cell.translate(_LATEX)
+    return rf"\textbf{{{text}}}" if isinstance(cell, Bold) else text
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Row]) -> str:

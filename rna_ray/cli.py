@@ -122,16 +122,19 @@ def query(
 def table(
     name: Annotated[str, typer.Argument(help="A table that ships, or a sweep of the store.")],
     format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
+    answer: Annotated[str, typer.Option(help="How m draws count: expected, vote, worst or all.")] = "expected",
+    against: Annotated[str | None, typer.Option(metavar="VARIANT", help="Show differences to this variant.")] = None,
     store: StoreUri = "rna-store",
 ) -> None:
-    """Print a table from the store's rows, with n, draws and 95 % intervals.
+    """Print a table from the store's rows, with n, draws and 95 % intervals; bold: really better than all others.
 
     Example: rna-ray table quickstart --format latex
     """
     from rna_ray.analysis import tables
     from rna_ray.store import connect
 
-    typer.echo(tables.table(connect(_existing(store)), name, format).rstrip("\n"))
+    text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against)
+    typer.echo(text.rstrip("\n"))
 
 
 @app.command()

@@ -1,19 +1,16 @@
--- Expected accuracy of each cell that sweep $sweep asks for: one row per variant, attack and knowledge (as asked).
--- Seeds are averaged within each example first, so that n counts examples; their spread stands apart, in seed_sd.
--- nth tells apart cells of one variant that were asked for under the same two labels (another ε, say).
--- Natural rows score the clean image. Examples of unfinished units are absent: see missing.
-WITH asked AS (
-    SELECT variant, axes, attack, knowledge, unit_id, position,
-        dense_rank() OVER (PARTITION BY variant, axes, attack, knowledge ORDER BY position) AS nth
-    FROM plans
-    WHERE sweep = $sweep AND kind = 'evaluate'
-), trained AS (
+-- Accuracy of each cell that the sweep asks for, over the tables of scores.sql: one row per variant, attack, knowledge
+-- (as asked) and answer. Seeds are averaged within each example first, so that n counts examples; their spread stands
+-- apart, in seed_sd. Examples of unfinished units are absent: see missing.
+-- squared_error is the squared standard error of accuracy over the examples, and paths_error the part of it that their
+-- paths explain. Where batches share paths (shared), shared_error is the squared standard error that these cause, with
+-- shared_df degrees of freedom, and batches the sums of scores. Null: not known, as from one draw.
+WITH trained AS (
     SELECT variant, axes, bool_or(state = 'diverged') AS diverged
     FROM plans JOIN trials USING (unit_id)
-    WHERE sweep = $sweep AND kind = 'train'
+    WHERE sweep = getvariable('sweep') AND kind = 'train'
     GROUP BY ALL
 ), cells AS (
-    SELECT asked.variant, asked.attack, asked.knowledge, nth,
+    SELECT cell, asked.variant, asked.attack, asked.knowledge, nth,
         min(position) AS position,
         count(DISTINCT axes) FILTER (evaluations.unit_id IS NOT NULL) AS seeds,
         -- A diverged network may well have no answers: that is its result, nothing is missing.
@@ -25,34 +22,48 @@ WITH asked AS (
         bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
     GROUP BY ALL
-), scores AS (
-    SELECT variant, axes, asked.attack, asked.knowledge, nth, example, l2,
-        natural_correct / draws AS natural_accuracy,
-        CASE WHEN examples.attack = 'natural' THEN natural_correct ELSE adversarial_correct END / draws AS score
-    FROM asked JOIN examples USING (unit_id)
-), by_example AS (
-    SELECT variant, attack, knowledge, nth, avg(natural_accuracy) AS natural_accuracy, avg(score) AS score
-    FROM scores GROUP BY variant, attack, knowledge, nth, example
 ), by_cell AS (
-    SELECT variant, attack, knowledge, nth, count(*) AS n, avg(natural_accuracy) AS natural_accuracy, avg(score) AS accuracy
+    SELECT cell, answer, count(*) AS n, avg(natural_score) AS natural_accuracy, avg(score) AS accuracy,
+        var_samp(score) / count(*) AS squared_error,
+        CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error,
+        bool_or(shared) AS shared
     FROM by_example GROUP BY ALL
 ), by_seed AS (
-    SELECT variant, axes, attack, knowledge, nth, avg(score) AS accuracy
-    FROM scores GROUP BY ALL
+    SELECT cell, answer, axes, avg(score) AS accuracy FROM scores GROUP BY ALL
 ), seed_spread AS (
-    SELECT variant, attack, knowledge, nth, stddev_samp(accuracy) AS seed_sd
-    FROM by_seed GROUP BY ALL
+    SELECT cell, answer, stddev_samp(accuracy) AS seed_sd FROM by_seed GROUP BY ALL
 ), distortion AS (
-    SELECT variant, attack, knowledge, nth, median(l2) AS median_l2
-    FROM scores GROUP BY ALL
+    SELECT cell, answer, median(l2) AS median_l2 FROM scores GROUP BY ALL
+), batches AS (
+    SELECT cell, answer, list({'total': total, 'size': size}) AS batches
+    FROM (
+        SELECT cell, answer, sum(score) AS total, count(*) AS size
+        FROM by_example WHERE shared GROUP BY cell, answer, block
+    ) GROUP BY ALL
+), drawn AS (  -- each batch's share of the cell's score, draw by draw: the draws of a batch are independent
+    SELECT cell, answer, axes, block, draw, sum(hit::INT / seeds) AS total
+    FROM (
+        SELECT cell, answer, axes, scores.block, seeds, unnest(hits) AS hit, unnest(range(len(hits))) AS draw
+        FROM scores JOIN by_example USING (cell, answer, example) WHERE hits IS NOT NULL
+    ) GROUP BY ALL
+), shared_batches AS (
+    SELECT cell, answer, axes, block, var_samp(total) / count(*) AS squared_error, count(*) - 1 AS df
+    FROM drawn GROUP BY ALL
+), shared_paths AS (
+    SELECT cell, answer,
+        CASE WHEN bool_and(df > 0) THEN sum(squared_error) END AS shared_error, sum(df)::DOUBLE AS shared_df
+    FROM shared_batches GROUP BY ALL
 )
-SELECT variant, attack, knowledge, nth, position,
+SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
     CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing' ELSE 'finished' END AS state,
-    missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, seed_sd,
+    missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
+    paths_error, coalesce(shared, false) AS shared, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
     CASE WHEN unbounded THEN median_l2 END AS median_l2,
     eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped
-FROM cells
-    LEFT JOIN by_cell USING (variant, attack, knowledge, nth)
-    LEFT JOIN seed_spread USING (variant, attack, knowledge, nth)
-    LEFT JOIN distortion USING (variant, attack, knowledge, nth)
-ORDER BY position
+FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
+    LEFT JOIN by_cell USING (cell, answer)
+    LEFT JOIN seed_spread USING (cell, answer)
+    LEFT JOIN distortion USING (cell, answer)
+    LEFT JOIN batches USING (cell, answer)
+    LEFT JOIN shared_paths USING (cell, answer)
+ORDER BY position, list_position(getvariable('answers'), answer)

@@ -1,0 +1,113 @@
+"""What stands under a table: all that its numbers do not say themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rna_ray.analysis.cells import Cell, Column
+from rna_ray.errors import QueryError
+
+MISSING, DIVERGED = "\N{EN DASH}", "†"
+L2 = "\N{SCRIPT SMALL L}₂"
+Columns = Mapping[Column, Sequence[Cell]]
+
+_ACCURACY = {
+    "expected": "accuracy in % over fresh draws",
+    "vote": "accuracy in % of the majority vote over the draws (a tie of k classes with the true one among them: 1/k)",
+    "worst": "% of images right on every draw",
+}
+_DIFFERENCE = {
+    "expected": "accuracy over fresh draws",
+    "vote": "accuracy of the majority vote over the draws",
+    "worst": "share of images right on every draw",
+}
+
+
+def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None, ball: str | None, marked: bool) -> str:
+    """Return the caption of a table of accuracies."""
+    interval = "± the larger side of its 95 % Wilson interval over the examples"
+    sentences = [f"{sweep}: {_answered(cells, _ACCURACY)}, {interval}.", *_setting(cells, n, ball)]
+    if parts := [(cell.se_paths, cell.se_examples or 0.0) for cell in cells if cell.se_paths]:
+        paths, examples = (f"{100 * max(part):.1f}" for part in zip(*parts, strict=True))
+        sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
+    sentences += _seeds(cells)
+    if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
+        rule = "better than every other variant of its column on the same images"
+        how = "95 % paired bootstrap and p, Bonferroni-corrected"
+        sentences.append(f"Bold: {rule} ({how}){'' if marked else '; here none is'}.")
+    return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
+
+
+def comparison(
+    sweep: str, against: str, cells: Sequence[Cell], columns: Columns, n: int | None, ball: str | None, without: bool
+) -> str:
+    """Return the caption of a table of differences; `cells` are those of all variants, the compared one included."""
+    compared = f"{_answered(cells, _DIFFERENCE)} minus that of {against} on the same images, in points"
+    interval = "± the larger side of its 95 % paired bootstrap interval"
+    tests = "p two-sided and for each cell alone (McNemar's exact test where images are right or wrong, else bootstrap)"
+    sentences = [f"{sweep}: {compared}, {interval}, {tests}.", *_setting(cells, n, ball), *_seeds(cells)]
+    if without:
+        sentences.append(f"{MISSING}: no image, data or ε in common, or shared paths whose chance is not known.")
+    return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
+
+
+def _answered(cells: Sequence[Cell], words: Mapping[str, str]) -> str:
+    answers = list(dict.fromkeys(cell.answer for cell in cells))
+    if len(answers) == 1:
+        return words[answers[0]]
+    return "; ".join(f"{answer}: {words[answer]}" for answer in answers)
+
+
+def _setting(cells: Sequence[Cell], n: int | None, ball: str | None) -> Iterator[str]:
+    yield f"n = {n} examples where nothing else is said." if n else "No example has been evaluated yet."
+    if ball:
+        yield f"Attacks within {ball} where nothing else is said."
+    if any(cell.median_l2 is not None for cell in cells):
+        yield f"[{L2}]: median distance of an unbounded attack."
+
+
+def _seeds(cells: Sequence[Cell]) -> Iterator[str]:
+    if (seeds := max(cell.seeds for cell in cells)) > 1:
+        spread = max((cell.seed_sd for cell in cells if cell.seed_sd is not None), default=0.0)
+        within = "whose standard deviation, in no interval, is at most"
+        yield f"Means over up to {seeds} seeds, {within} {100 * spread:.1f}."
+
+
+def _shared(columns: Columns) -> Iterator[str]:
+    named: dict[str, list[Cell]] = {}
+    for (attack, knowledge, _), held in columns.items():
+        named.setdefault(f"{attack}@{knowledge}", []).extend(held)
+
+    def those(property: str) -> str:
+        return ", ".join(name for name, held in named.items() if any(getattr(cell, property) for cell in held))
+
+    if names := those("shared"):
+        alone = f" (in {those('alone')}, all images count as one example)" if those("alone") else ""
+        yield f"Images of a batch share a path in {names}: the intervals include its chance{alone}."
+    if names := those("regrouped"):
+        yield f"One path a batch was attacked in {names}: that draw's chance is not in the intervals."
+        yield f"{names}: on random networks, an image that withstood one draw is scored untouched, which flatters them."
+
+
+def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
+    for column, held in columns.items():
+        yield from _mixtures(column, held)
+    if any(cell.diverged for cell in cells):
+        yield f"{DIVERGED}: training diverged."
+    if missing := sum(cell.missing for held in columns.values() for cell in held):
+        yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
+
+
+def _mixtures(column: Column, held: Sequence[Cell]) -> Iterator[str]:
+    """Yield a sentence for each setting that differs within a column; QueryError for those that bar comparison."""
+    name = "@".join(column[:2])
+    for setting in ("eps_space", "threat"):
+        if len(mixed := _values(held, setting)) > 1:
+            raise QueryError(f"column {name} would mix {setting} {' and '.join(mixed)}: give them sweeps of their own")
+    for setting, word in {"eps_255": "ε (in 1/255)", "data": "data", "checkpoint": "checkpoints"}.items():
+        if len(mixed := _values(held, setting)) > 1:
+            yield f"Column {name} mixes {word}: {', '.join(mixed)}."
+
+
+def _values(held: Sequence[Cell], setting: str) -> list[str]:
+    return sorted({str(value) for cell in held if (value := getattr(cell, setting)) is not None})

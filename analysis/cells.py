@@ -1,0 +1,138 @@
+"""The cells of a sweep's table: an accuracy for each variant, attack, knowledge and answer, and what it leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from math import sqrt
+from typing import Any
+
+import duckdb
+
+from rna_ray.analysis.query import answer
+from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval
+from rna_ray.errors import QueryError
+
+QUERIES = files("rna_ray.analysis") / "queries"
+ANSWERS = ("expected", "vote", "worst")
+"""How the defender answers with m draws: right on average, by majority, on all of them."""
+
+Column = tuple[str, str, int]  # attack and knowledge as asked, and which of the cells under these labels
+_BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One row of queries/ablation.sql with its 95 % interval; accuracies in [0, 1], None where there are no rows yet.
+
+    se_paths and se_examples are the standard errors that the paths and the examples leave, None where one draw cannot
+    tell them apart; seed_sd is the standard deviation over seeds, and in no interval.
+    """
+
+    variant: str
+    attack: str
+    knowledge: str
+    nth: int
+    answer: str
+    position: int
+    state: str
+    missing: int
+    seeds: int
+    diverged: int
+    n: int
+    draws: int | None
+    natural_accuracy: float | None
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    se_paths: float | None
+    se_examples: float | None
+    seed_sd: float | None
+    median_l2: float | None
+    eps_255: float | None
+    eps_space: str | None
+    threat: str | None
+    data: str | None
+    checkpoint: str | None
+    shared_paths: bool | None
+    regrouped: bool | None
+
+    number: int = field(repr=False)
+    """Of the cell, in the tables of queries/scores.sql."""
+    shared: bool = field(repr=False)
+    """Whether the images of a batch were answered on one path."""
+    paths: Variance | None = field(repr=False)
+    """What such shared paths add to the variance of the accuracy, where draws can tell."""
+    alone: bool = field(repr=False)
+    """Whether all images shared one path once, so that together they count as one example."""
+
+    @property
+    def column(self) -> Column:
+        """Where it stands in the table."""
+        return self.attack, self.knowledge, self.nth
+
+    @property
+    def ball(self) -> str | None:
+        """The ball of the attack, for people; None where it has none or is not known yet."""
+        if self.eps_255 is None or self.threat not in _BALLS:
+            return None
+        space = "" if self.eps_space == "pixel" else f" ({self.eps_space})"
+        return f"{_BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
+
+
+PRINTED = tuple(entry.name for entry in fields(Cell) if entry.repr)
+"""The fields of a cell that csv and json give."""
+
+
+def sql(name: str) -> str:
+    """Return the text of a query that ships."""
+    return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequence[str] = ("expected",)) -> list[Cell]:
+    """Return the cells that a sweep asks for, under each of the answers, in the order of its plan.
+
+    The connection keeps the scores of this sweep under these answers, until it is asked for another's.
+    """
+    try:
+        connection.execute("SET VARIABLE sweep = $sweep", {"sweep": sweep})
+        connection.execute("SET VARIABLE answers = $answers", {"answers": list(answers)})
+        connection.execute(sql("scores"))
+    except duckdb.Error as error:
+        raise QueryError(f"the scores of sweep {sweep!r} cannot be read: {error}") from error
+    rows = answer(connection, sql("ablation")).to_pylist()
+    if not rows:
+        raise QueryError(f"sweep {sweep!r} asks for no evaluation, so it has no table")
+    return [_cell(**row) for row in rows]
+
+
+def _cell(
+    *,
+    squared_error: float | None,
+    paths_error: float | None,
+    shared_error: float | None,
+    shared_df: float | None,
+    batches: list[dict[str, Any]] | None,
+    **row: Any,
+) -> Cell:
+    shared, n = row["shared"], row["n"]
+    paths = Variance(shared_error, shared_df) if shared and shared_error is not None and shared_df else None
+    between = batch_variance(sums(batches)) if shared and not paths else None
+    alone = shared and not paths and not between
+    low, high, se_paths, se_examples = None, None, None, None
+    if row["accuracy"] is not None:
+        low, high = mean_interval(row["accuracy"], 1 if alone else n, paths=paths, batches=between)
+        # Examples that move together scatter less than their share of the mean's variance: put that back.
+        total = squared_error + paths.value / n if paths and squared_error is not None else squared_error
+        se_paths, se_examples = components(total, paths_error)
+        if shared:
+            se_paths = sqrt(paths.value) if paths else None
+            se_examples = se_examples if paths else None
+    intervals = {"low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
+    return Cell(**row, **intervals, paths=paths, alone=alone)
+
+
+def sums(batches: list[dict[str, Any]] | None) -> list[tuple[float, int]]:
+    """Return (sum of scores, examples) of each batch, sorted: a query gives them in any order."""
+    return sorted((batch["total"], batch["size"]) for batch in batches or ())

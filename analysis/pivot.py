@@ -1,0 +1,99 @@
+"""From cells to a grid: variants as rows in the order of the plan, attacks and what they know as columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rna_ray.analysis import captions, render
+from rna_ray.analysis.cells import ANSWERS, Cell, Column
+
+Place = tuple[str, str, Column]  # variant, answer, column
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a cell of the printed table shows."""
+
+    text: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns in order with their cells (of one answer), and what most of them have in common."""
+
+    columns: Mapping[Column, Sequence[Cell]]
+    ns: Mapping[Column, int | None]
+    n: int | None
+    ball: str | None
+
+
+def lay_out(cells: Sequence[Cell], entries: Mapping[Place, Entry]) -> Layout:
+    """Return the columns in the order of the plan, and what most entries share."""
+    one = [cell for cell in cells if cell.answer == cells[0].answer]
+    columns = {column: [cell for cell in one if cell.column == column] for column in _ordered(one)}
+    n = _usual(entry.n for entry in entries.values() if entry.n)
+    of = {column: [entry.n for place, entry in entries.items() if place[2] == column and entry.n] for column in columns}
+    ns = {column: _usual(held, among=n) for column, held in of.items()}
+    return Layout(columns, ns, n, _usual(cell.ball for cell in one if cell.ball))
+
+
+def pivot(cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table: variants, their answers where there are several, and columns as planned."""
+    several = len({cell.answer for cell in cells}) > 1
+    labels = [_label(column, layout) for column in layout.columns]
+    header = ["variant", *(["answer"] if several else []), "draws", *labels]
+    rows: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault((cell.variant, cell.answer), []).append(cell)
+    order = {cell.variant: at for at, cell in reversed(list(enumerate(cells)))}
+    keys = sorted(rows, key=lambda key: (order[key[0]], ANSWERS.index(key[1])))
+    return header, [_row(variant, answer, rows[variant, answer], entries, layout, several) for variant, answer in keys]
+
+
+def _ordered(cells: Sequence[Cell]) -> list[Column]:
+    """Return the columns by their place among the cells of a variant, which is the order they were asked for in."""
+    place: dict[Column, int] = {}
+    within: Counter[str] = Counter()
+    for cell in cells:
+        place[cell.column] = min(place.get(cell.column, within[cell.variant]), within[cell.variant])
+        within[cell.variant] += 1
+    return sorted(place, key=lambda column: place[column])
+
+
+def _usual(values: Iterable[Any], among: Any = None) -> Any:
+    """Return the most frequent value (`among` where it ties, else the first), None where there is none."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: (counts[value], value == among), default=None)
+
+
+def _label(column: Column, layout: Layout) -> str:
+    """Return attack@knowledge, and what sets the column apart from the caption or from a column of the same name."""
+    attack, knowledge, nth = column
+    own = _usual(cell.ball for cell in layout.columns[column] if cell.ball)
+    notes = [own] if own and own != layout.ball else []
+    if not notes and (attack, knowledge, 2) in layout.columns:
+        notes.append(own or f"#{nth}")
+    if layout.ns[column] not in (None, layout.n):
+        notes.append(f"n={layout.ns[column]}")
+    label = attack if knowledge in (None, "none", "") else f"{attack}@{knowledge}"
+    return label + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _row(
+    variant: str, answer: str, held: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, several: bool
+) -> list[str]:
+    draws = sorted({cell.draws for cell in held if cell.draws is not None})
+    mark = f" {captions.DIVERGED}" if any(cell.diverged for cell in held) else ""
+    found = {column: entries.get((variant, answer, column)) for column in layout.columns}
+    texts = [_noted(entry, layout.ns[column]) if entry else captions.MISSING for column, entry in found.items()]
+    return [variant + mark, *([answer] if several else []), ", ".join(map(str, draws)) or captions.MISSING, *texts]
+
+
+def _noted(entry: Entry, n: int | None) -> str:
+    """Return the text with its n where that is not the column's."""
+    text = entry.text + (f" (n={entry.n})" if entry.n not in (n, 0) else "")
+    return render.Bold(text) if isinstance(entry.text, render.Bold) else text
