@@ -280,7 +280,7 @@ _RECORDS = (
             EPS,
             STEP,
             _steps(20),
-            Option(name="queries", default=500, about="The most forward passes that Square may spend."),
+            Option(name="queries", default=200, about="The most forward passes that Square may spend."),
         ),
         bounded=True,
         library="pyautoattack",

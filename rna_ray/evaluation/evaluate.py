@@ -42,6 +42,7 @@ def evaluate(
 
     Batches belong to the unit: always `batch` images, the last one padded by its own first images, whose rows are
     dropped. Every draw is a function of (unit id, example, step, draw). The network's parameters stop requiring grad.
+    `forward` is the network compiled, and is used where each example takes a path of its own.
     """
     start, stop = settings["examples"]
     network.requires_grad_(False)
@@ -101,7 +102,7 @@ def _defences(
 
     def passes(shared: bool) -> Passes:
         return Passes(
-            network, forward=forward, bf16=settings["precision"] == "bf16", shared=shared,
+            network, forward=None if shared else forward, bf16=settings["precision"] == "bf16", shared=shared,
             separate=settings["eval"] != "eval",
         )
 

@@ -140,9 +140,11 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
 def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
     device = torch.device(job.device)
-    network = _trained(job.store, settings["network"], settings["checkpoint"], job.device)
+    network, forward = _trained(
+        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"]
+    )
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
-    found = evaluate(settings, job.unit.id, network, images, device=device)
+    found = evaluate(settings, job.unit.id, network, images, device=device, forward=forward)
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
     columns = found.columns
@@ -158,9 +160,9 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
         "path_sharing": found.path_sharing,
         "settings": canonical(settings),
         **provenance(
-            device=device, precision=settings["precision"], compiled=False, kernel=_kernel(network, settings["paths"]),
-            seconds=time.perf_counter() - clock, attempt=job.attempt, started_at=started,
-            code=job.code,
+            device=device, precision=settings["precision"], compiled=forward is not network,
+            kernel=_kernel(network, settings["paths"]), seconds=time.perf_counter() - clock, attempt=job.attempt,
+            started_at=started, code=job.code,
         ),
     }
     views = {"examples": from_rows("examples", rows), "evaluations": from_rows("evaluations", [record])}
@@ -204,14 +206,17 @@ def _load(name: str, digest: str, root: str | None, download: bool) -> Dataset:
 
 
 @functools.lru_cache(maxsize=NETWORKS_KEPT)
-def _trained(store_uri: str, network_id: str, checkpoint: str, device: str) -> Network:
-    """Return a network of the store with its weights, their checksum verified."""
+def _trained(
+    store_uri: str, network_id: str, checkpoint: str, device: str, compiled: bool
+) -> tuple[Network, Forward]:
+    """Return a network of the store with its weights, their checksum verified, and the same compiled where asked."""
     store = open_store(store_uri)
     trial = store.read_file("trials", network_id).to_pylist()[0]
     network = _build(json.loads(trial["settings"]), network_id)
     tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
     load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
-    return network.to(device)
+    network = network.to(device).requires_grad_(False)
+    return network, _forward(network, compiled, torch.device(device))
 
 
 def check_weights(store: Store, network_id: str, checkpoint: str) -> None:

@@ -60,6 +60,8 @@ def asked(
         "noise_255": noise_255,
         "batch": batch,
         "precision": network.settings["precision"],
+        # Where a batch shares a path, torch's native kernels run, one path after another: nothing to compile for.
+        "compile": network.settings["compile"] and paths > 1 and entry.eval == "eval",
     }
     for asked_for in entry.knowledge or record.knowledge if record.adaptive else ("none",):
         knowledge = _SAME.get(asked_for, asked_for)

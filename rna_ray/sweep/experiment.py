@@ -33,7 +33,7 @@ class Experiment(Section):
     noise_255: float = Field(0.0, ge=0, le=1275)
     """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
-    """Whether training compiles the network, where there is a compiler and examples follow paths of their own."""
+    """Whether the network is compiled, where there is a compiler and examples follow paths of their own."""
 
 
 class SweepSpec(Experiment):

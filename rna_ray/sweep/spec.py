@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rna_ray.errors import SweepError, UserError, unknown
-from rna_ray.sweep import expand, yaml_file
+from rna_ray.sweep import expand, suites, yaml_file
 from rna_ray.sweep.experiment import SweepSpec, validated
 from rna_ray.sweep.overrides import Tree, covers, override, overrides
 
@@ -103,9 +103,15 @@ def _problem(tree: Tree) -> str | None:
 
 
 def _settled(tree: Tree) -> SweepSpec:
-    spec = validated(SweepSpec, _filled(tree))
+    spec = validated(SweepSpec, _filled(_plain(tree)))
     expand.check(spec)
     return spec
+
+
+def _plain(tree: Tree) -> Tree:
+    """Return the tree with the suites of its evaluation spelled out."""
+    entries = tree.get("evaluation")
+    return {**tree, "evaluation": suites.expanded(entries)} if isinstance(entries, list) else tree
 
 
 def _filled(tree: Tree) -> Tree:

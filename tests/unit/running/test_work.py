@@ -65,6 +65,8 @@ def evaluation(network: Unit, examples: tuple[int, int] = (0, 10), **given: Any)
         "paths": "example",
         "batch": 4,
         "precision": "fp32",
+        "compile": False,
+        "noise_255": 0.0,
         **given,
     }
     return units.evaluate(settings, examples=examples)

@@ -33,7 +33,8 @@ def test_records_are_complete(attack: Attack) -> None:
 
 def test_whole_numbers_become_floats_where_a_float_is_meant() -> None:
     settings = find("pgd").settings({"eps_255": 4, "steps": 7})
-    assert settings == {"threat": "linf", "eps_255": 4.0, "step_255": 2.0, "steps": 7, "random_start": True}
+    stated = {"threat": "linf", "eps_255": 4.0, "step_255": 2.0, "steps": 7, "random_start": True, "restarts": 1}
+    assert settings == stated
     assert type(settings["eps_255"]) is float and type(settings["steps"]) is int
 
 

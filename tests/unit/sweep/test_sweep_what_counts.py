@@ -45,6 +45,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "precision": ("bf16",),
     "compile": ("true",),
 }
+EVALUATED: dict[str, str] = {"noise_255": "20"}  # of the defence: counts for its evaluations, not for its training
 ENTRY: dict[str, str] = {
     "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
     "shard": "200", "eval": "train_frozen",
@@ -71,7 +72,7 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
 def test_every_field_is_in_one_of_the_lists() -> None:
     fields = dict(leaves(SweepSpec))
     entry = dict(leaves(Evaluation))
-    assert {name for name, counts in fields.items() if counts} == set(COUNTS)
+    assert {name for name, counts in fields.items() if counts} == {*COUNTS, *EVALUATED}
     assert {name for name, counts in entry.items() if counts} == set(ENTRY)
     free = {name for name, counts in fields.items() if not counts}
     assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
@@ -82,6 +83,13 @@ def test_a_field_that_counts_changes_every_id(planned: Planned, key: str) -> Non
     value, *context = COUNTS[key]
     before, after = planned(BASE, *context), planned(BASE, *context, f"{key}={value}")
     assert not {unit.id for unit in before.units} & {unit.id for unit in after.units}
+
+
+@pytest.mark.parametrize("key", EVALUATED)
+def test_a_field_of_the_defence_changes_evaluations_only(planned: Planned, key: str) -> None:
+    before, after = planned(), planned(BASE, f"{key}={EVALUATED[key]}")
+    assert before.units[0] == after.units[0]
+    assert not {unit.id for unit in before.units[1:]} & {unit.id for unit in after.units[1:]}
 
 
 @pytest.mark.parametrize("key", ENTRY)
@@ -111,6 +119,7 @@ def other(option: Option) -> object:
 )
 def test_every_option_of_every_attack_counts(planned: Planned, attack: str, option: Option) -> None:
     entry = f"evaluation=[{{attack: {attack}{', eps_255: 9' if option.name == 'threat' else ''}}}]"
-    before, after = planned(BASE, entry), planned(BASE, entry, f"evaluation.0.{option.name}={other(option)}")
+    few = "network.layer_based=true"  # so few paths that an attack may know them all
+    before, after = planned(BASE, entry, few), planned(BASE, entry, few, f"evaluation.0.{option.name}={other(option)}")
     assert before.units[0].id == after.units[0].id
     assert not {unit.id for unit in before.units[1:]} & {unit.id for unit in after.units[1:]}

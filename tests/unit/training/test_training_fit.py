@@ -11,7 +11,7 @@ import torch
 from training_base import STEPS, fitted, network, part, rows, same_weights, settings
 
 from rna_ray.attacks import expectation
-from rna_ray.attacks.base import Attack, Victim
+from rna_ray.attacks.base import Attack, Proposal, Victim
 from rna_ray.attacks.gradient import GradientAttack
 from rna_ray.errors import AttackError
 from rna_ray.networks.build import Network
@@ -129,7 +129,7 @@ def test_weights_that_the_last_update_of_an_epoch_ruined_are_not_kept(
 
 
 def test_an_attack_that_breaks_its_contract_is_no_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GradientAttack, "propose", lambda self, victim, x, y: x + 0.5)
+    monkeypatch.setattr(GradientAttack, "propose", lambda self, victim, x, y: Proposal(x + 0.5))
     with pytest.raises(AttackError, match="left its linf ball"):
         fitted(tmp_path, settings())
 
