@@ -32,7 +32,7 @@ def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None,
         sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
     sentences += _seeds(cells)
     if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
-        rule = "better than every other variant of its column on the same images"
+        rule = "as trained here, better than every other variant of its column on the same images"
         how = "95 % paired bootstrap and p, Bonferroni-corrected"
         sentences.append(f"Bold: {rule} ({how}){'' if marked else '; here none is'}.")
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
