@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rna_ray.analysis.cells import Cell, Column
 from rna_ray.errors import QueryError
@@ -32,7 +32,7 @@ def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None,
         sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
     sentences += _seeds(cells)
     if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
-        rule = "better than every other variant of its column on the same images"
+        rule = "as trained here, better than every other variant of its column on the same images"
         how = "95 % paired bootstrap and p, Bonferroni-corrected"
         sentences.append(f"Bold: {rule} ({how}){'' if marked else '; here none is'}.")
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
@@ -47,7 +47,7 @@ def comparison(
     tests = "p two-sided and for each cell alone (McNemar's exact test where images are right or wrong, else bootstrap)"
     sentences = [f"{sweep}: {compared}, {interval}, {tests}.", *_setting(cells, n, ball), *_seeds(cells)]
     if without:
-        sentences.append(f"{MISSING}: no image, data or ε in common, or shared paths whose chance is not known.")
+        sentences.append(f"{MISSING}: no image, data or ε in common, or shared draws whose chance is not known.")
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
 
 
@@ -78,15 +78,15 @@ def _shared(columns: Columns) -> Iterator[str]:
     for (attack, knowledge, _), held in columns.items():
         named.setdefault(f"{attack}@{knowledge}", []).extend(held)
 
-    def those(property: str) -> str:
-        return ", ".join(name for name, held in named.items() if any(getattr(cell, property) for cell in held))
+    def those(holds: Callable[[Cell], bool]) -> str:
+        return ", ".join(name for name, held in named.items() if any(holds(cell) for cell in held))
 
-    if names := those("shared"):
-        alone = f" (in {those('alone')}, all images count as one example)" if those("alone") else ""
-        yield f"Images of a batch share a path in {names}: the intervals include its chance{alone}."
-    if names := those("regrouped"):
-        yield f"One path a batch was attacked in {names}: that draw's chance is not in the intervals."
-        yield f"{names}: on random networks, an image that withstood one draw is scored untouched, which flatters them."
+    if names := those(lambda cell: cell.shared):
+        single = those(lambda cell: cell.alone)
+        alone = f" (in {single}, all images count as one example)" if single else ""
+        yield f"Images of a batch share a draw in {names}: the intervals include its chance{alone}."
+    if names := those(lambda cell: bool(cell.regrouped) and not cell.shared):
+        yield f"One draw a batch was attacked in {names}: the chance of that draw is not in the intervals."
 
 
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:

@@ -58,6 +58,7 @@ class Cell:
     shared_paths: bool | None
     regrouped: bool | None
 
+    # From here on for computing, not for printing: left out of csv and json.
     number: int = field(repr=False)
     """Of the cell, in the tables of queries/scores.sql."""
     shared: bool = field(repr=False)
@@ -130,7 +131,10 @@ def _cell(
             se_paths = sqrt(paths.value) if paths else None
             se_examples = se_examples if paths else None
     intervals = {"low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
-    return Cell(**row, **intervals, paths=paths, alone=alone)
+    rounded = {
+        name: None if value is None else round(value, 12) for name, value in intervals.items()
+    }  # see ablation.sql
+    return Cell(**row, **rounded, paths=paths, alone=alone)
 
 
 def sums(batches: list[dict[str, Any]] | None) -> list[tuple[float, int]]:

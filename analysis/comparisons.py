@@ -83,7 +83,8 @@ def _comparison(pair: Pair, result: Paired | None) -> Comparison:
 
 def _differences(connection: duckdb.DuckDBPyConnection, pairs: Iterable[Pair]) -> dict[Any, dict[str, Any]]:
     """Return rows of queries/differences.sql by (cell, reference, answer)."""
-    asked = [{"cell": cell.number, "reference": reference.number} for cell, reference in pairs]
+    numbers = dict.fromkeys((cell.number, reference.number) for cell, reference in pairs)  # once, not once an answer
+    asked = [{"cell": cell, "reference": reference} for cell, reference in numbers]
     if not asked:
         return {}
     try:

@@ -23,7 +23,9 @@ WITH trained AS (
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
     GROUP BY ALL
 ), by_cell AS (
-    SELECT cell, answer, count(*) AS n, avg(natural_score) AS natural_accuracy, avg(score) AS accuracy,
+    -- Rounded, because threads add up in any order: else 0.3505 is 35.0 one time and 35.1 the next.
+    SELECT cell, answer, count(*) AS n,
+        round(avg(natural_score), 12) AS natural_accuracy, round(avg(score), 12) AS accuracy,
         var_samp(score) / count(*) AS squared_error,
         CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error,
         bool_or(shared) AS shared
@@ -31,7 +33,7 @@ WITH trained AS (
 ), by_seed AS (
     SELECT cell, answer, axes, avg(score) AS accuracy FROM scores GROUP BY ALL
 ), seed_spread AS (
-    SELECT cell, answer, stddev_samp(accuracy) AS seed_sd FROM by_seed GROUP BY ALL
+    SELECT cell, answer, round(stddev_samp(accuracy), 12) AS seed_sd FROM by_seed GROUP BY ALL
 ), distortion AS (
     SELECT cell, answer, median(l2) AS median_l2 FROM scores GROUP BY ALL
 ), batches AS (

@@ -1,8 +1,8 @@
--- For each asked-for pair of cells (variables: pairs, a list of {cell, reference}), how the score of the one differs
+-- For each asked-for pair of cells (variable pairs: a list of distinct {cell, reference}), how the score of the one differs
 -- from the other's on the examples that both have: differences (a histogram), and batches (sums of differences over the
 -- examples of a batch, where either shares paths; the larger batches decide).
 WITH pairs AS (
-    SELECT DISTINCT unnest(getvariable('pairs'), recursive := true)
+    SELECT pair.cell, pair.reference FROM (SELECT unnest(getvariable('pairs')) AS pair)
 ), paired AS (
     SELECT pairs.cell, reference, a.answer, a.score - b.score AS difference, a.shared OR b.shared AS shared,
         CASE WHEN b.shared AND (b.batch > a.batch OR NOT a.shared) THEN b.block ELSE a.block END AS block

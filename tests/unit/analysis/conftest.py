@@ -31,13 +31,18 @@ class Book:
         self.store = store
         self.plan: list[dict[str, Any]] = []
 
-    def trained(self, variant: str, seed: int = 0, state: str = "finished") -> None:
-        """Plan a train unit and write its trial."""
+    def trained(self, variant: str, seed: int = 0, **settings: Any) -> str:
+        """Plan a train unit, write its trial, and return its id."""
         unit = f"train-{len(self.plan)}"
         self._ask(variant, seed, unit_id=unit, kind="train")
-        self.store.commit(
-            unit, {"trials": from_rows("trials", [_row("trials", unit_id=unit, state=state)])}, record="trials"
-        )
+        row = _row("trials", **({"unit_id": unit, "state": "finished"} | settings))
+        self.store.commit(unit, {"trials": from_rows("trials", [row])}, record="trials")
+        return unit
+
+    def answered(self, variant: str, attack: str, knowledge: str, predictions: Any, **settings: Any) -> None:
+        """Plan a cell of one unit that answered (n, m) classes, where 0 is right; settings as of `cell`."""
+        correct = [row.count(0) for row in map(list, predictions)]
+        self.cell(variant, attack, knowledge, [correct], predictions=predictions, draws=len(predictions[0]), **settings)
 
     def cell(
         self,
@@ -50,10 +55,12 @@ class Book:
         seed: int = 0,
         missing: int = 0,
         l2: Sequence[float] | None = None,
+        predictions: Any = None,
+        first: int = 0,
         **settings: Any,
     ) -> None:
         """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others."""
-        position, start = len(self.plan), 0
+        position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
             unit = f"{attack}-{position}-{shard}"
             self._ask(
@@ -63,13 +70,17 @@ class Book:
                 continue
             name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": attack, "knowledge": knowledge, "draws": draws, "eps_space": "pixel"}
-            name |= {"path_sharing": "example"}
+            name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
             examples = [
                 _row("examples", **shared, example=start + i, natural_correct=draws, adversarial_correct=score)
-                | ({"natural_correct": score} if attack == "natural" else {})
+                | {"natural_predictions": [0] * draws, "adversarial_predictions": [0] * score + [1] * (draws - score)}
+                | ({"adversarial_predictions": list(predictions[i])} if predictions is not None else {})
                 | ({"l2": l2[i]} if l2 else {})
                 for i, score in enumerate(scores)
             ]
+            if attack == "natural":
+                for row in examples:
+                    row |= {f"natural_{what}": row[f"adversarial_{what}"] for what in ("correct", "predictions")}
             views = {
                 "evaluations": from_rows("evaluations", [_row("evaluations", **(shared | name | settings))]),
                 "examples": from_rows("examples", examples),
