@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
 
+from rna_ray.attacks.base import Judgement, margin
 from rna_ray.attacks.expectation import Passes
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network, build
@@ -54,8 +58,17 @@ class Linear:
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(x)[:, None].detach()
 
-    def alone(self, row: int) -> Linear:
-        return self
+    def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
+        logits = self.answer(x)
+        return Judgement((logits.argmax(2) == y[:, None]).float().mean(1), margin(logits, y).mean(1))
+
+    def members(self, x: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        return [self.logits]
+
+    def rows(self, index: torch.Tensor, part: str = "") -> Linear:
+        some = copy.copy(self)
+        some.examples = self.examples[index]
+        return some
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the l2 distance (N,) from each image to the nearest border of its class."""

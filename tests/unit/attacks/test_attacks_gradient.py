@@ -41,7 +41,7 @@ def test_an_attack_equals_torchattacks_output(name: str) -> None:
     built, x = network("BN"), images()
     y = labels(built, x)
     ours, theirs = CASES[name]
-    found, expected = ours.perturb(defence(built), x, y), theirs(built)(x, y)
+    found, expected = ours.perturb(defence(built), x, y).x_adv, theirs(built)(x, y)
     assert (expected - x).abs().max() > 0.02
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -55,7 +55,7 @@ def test_pgd_reaches_the_known_optimum_of_a_linear_classifier(threat: str) -> No
     eps = 0.2
     direction = away.sign() if threat == "linf" else away / away.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     attack = GradientAttack(Ball(threat, eps), step=0.05, steps=20, random_start=True)
-    torch.testing.assert_close(attack.perturb(victim, x, y), x + eps * direction, rtol=0, atol=1e-3)
+    torch.testing.assert_close(attack.perturb(victim, x, y).x_adv, x + eps * direction, rtol=0, atol=1e-3)
 
 
 def test_mifgsm_goes_on_where_one_gradient_is_zero() -> None:
@@ -65,7 +65,7 @@ def test_mifgsm_goes_on_where_one_gradient_is_zero() -> None:
 
     victim, x = Flat(2), images(4, low=0.4, high=0.6)
     attack = made("mifgsm", step_255=STEP_255, steps=3, decay=1.0)
-    moved, _ = distortion(attack.perturb(victim, x, torch.zeros(4, dtype=torch.int64)), x)
+    moved, _ = distortion(attack.perturb(victim, x, torch.zeros(4, dtype=torch.int64)).x_adv, x)
     torch.testing.assert_close(moved, torch.full((4,), 2 * STEP), rtol=0, atol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_noise_stays_in_its_ball_and_asks_nothing_of_the_network(kind: str, thre
         logits = gradient  # type: ignore[assignment]
 
     x, y = images(4, low=0.4, high=0.6), torch.zeros(4, dtype=torch.int64)
-    x_adv = Noise(Ball(threat, 0.1), kind).perturb(Blind(2), x, y)
+    x_adv = Noise(Ball(threat, 0.1), kind).perturb(Blind(2), x, y).x_adv
     linf, l2 = distortion(x_adv, x)
     assert (linf if threat == "linf" else l2).max() <= 0.1 + 1e-6 and linf.min() > 1e-3
-    assert torch.equal(Natural().perturb(Blind(2), x, y), x)
+    assert torch.equal(Natural().perturb(Blind(2), x, y).x_adv, x)
