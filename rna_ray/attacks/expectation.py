@@ -84,7 +84,7 @@ class Passes:
         return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(draws)), reduction="sum")
 
     def _draws_a_pass(self, x: torch.Tensor) -> int:
-        return 1 if self.separate else max(1, IMAGES_A_PASS[x.device.type] // len(x))
+        return 1 if self.separate else max(1, IMAGES_A_PASS[x.device.type] // max(1, len(x)))
 
     def _wide(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return the logits (k, N, classes) of one k-times larger batch."""
@@ -98,7 +98,8 @@ class Passes:
             torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16),
             self._watched(draws.seeds[0]),
         ):
-            return self.forward(wide).float().view(k, len(x), -1)
+            logits = self.forward(wide).float()
+            return logits.view(k, len(x), logits.shape[-1])  # a library may have no image left to ask about
 
     @contextlib.contextmanager
     def _watched(self, seed: int) -> Iterator[None]:

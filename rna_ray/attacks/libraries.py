@@ -192,7 +192,11 @@ class Square(_Part):
                 **self._common(victim, x),
             )
             attack.init_hyperparam(x)
-            return Proposal(attack.attack_single_run(x, y)[1])
+            best = Best(victim, x, y)
+            rows = best.standing()  # the start may put a wrong image right, and the queries not find the way back
+            if len(rows):
+                best.offer(attack.attack_single_run(x[rows], y[rows])[1], rows)
+            return Proposal(best.x_adv)
 
 
 def autoattack(ball: Ball, version: Literal["standard", "rand"]) -> Ensemble:

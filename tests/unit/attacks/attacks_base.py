@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import nn
+
+from rna_ray.attacks.base import Judgement, margin
 from rna_ray.attacks.expectation import Passes
+from rna_ray.data import digits
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network, build
+from rna_ray.networks.paths import PathSpace
 from rna_ray.randomness import Randomness
 
 
@@ -35,6 +48,45 @@ def labels(built: Network, x: torch.Tensor) -> torch.Tensor:
         return built(x).argmax(1)
 
 
+@functools.cache
+def trained() -> tuple[Network, torch.Tensor, torch.Tensor]:
+    """Return a small deterministic network that knows the digits, and 360 images and labels that it never saw."""
+    data = digits.load()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(128, 10),
+        )  # fmt: skip
+        made = Network(body, PathSpace(()), mean=(0.3,), std=(0.4,))
+        images, labels = torch.from_numpy(data.train.images).float() / 255, torch.from_numpy(data.train.labels)
+        weights = list(made.parameters())
+        for _ in range(150):  # by hand: torch.optim takes seconds to import
+            some = torch.randperm(len(images))[:100]
+            loss = nn.functional.cross_entropy(made(images[some]), labels[some])
+            with torch.no_grad():
+                for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                    weight -= 0.2 * gradient
+    x, y = torch.from_numpy(data.test.images).float() / 255, torch.from_numpy(data.test.labels)
+    return made.requires_grad_(False).eval(), x, y
+
+
+def shorten_libraries(monkeypatch: pytest.MonkeyPatch, *, steps: int = 3, queries: int = 30) -> None:
+    """Let AutoAttack's parts make few steps instead of 100, of 2 draws where of 20, and few queries of 5,000."""
+
+    def shortened(kind: type, **short: int) -> None:
+        plain = kind.__init__  # type: ignore[misc]
+
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
+            plain(self, *arguments, **options | {name: min(n, options.get(name, n)) for name, n in short.items()})
+
+        monkeypatch.setattr(kind, "__init__", init)
+
+    shortened(APGDAttack, n_iter=steps, eot_iter=2)
+    shortened(FABAttack_PT, n_iter=steps)
+    shortened(SquareAttack, n_queries=queries)
+
+
 class Linear:
     """A linear classifier, x → xW + b: what the nearest other class is, and how far, is known."""
 
@@ -54,8 +106,17 @@ class Linear:
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(x)[:, None].detach()
 
-    def alone(self, row: int) -> Linear:
-        return self
+    def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
+        logits = self.answer(x)
+        return Judgement((logits.argmax(2) == y[:, None]).float().mean(1), margin(logits, y).mean(1))
+
+    def members(self, x: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        return [self.logits]
+
+    def rows(self, index: torch.Tensor, part: str = "") -> Linear:
+        some = copy.copy(self)
+        some.examples = self.examples[index]
+        return some
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the l2 distance (N,) from each image to the nearest border of its class."""

@@ -10,33 +10,33 @@ from attacks_base import Linear, defence, images, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rna_ray.attacks.base import SLACK, SLACK_PIXELS, Attack, Ball, Victim, distortion
-from rna_ray.attacks.expectation import Passes
+from rna_ray.attacks.base import SLACK, SLACK_PIXELS, Attack, Ball, Proposal, Victim, distortion
+from rna_ray.attacks.expectation import Draws, Passes
 from rna_ray.attacks.gradient import GradientAttack
 from rna_ray.errors import AttackError, UnitError
 
 Y = torch.zeros(4, dtype=torch.int64)
 
 
-class Proposal(Attack):
+class Proposing(Attack):
     """An attack that proposes what it was told to."""
 
     def __init__(self, ball: Ball, x_adv: torch.Tensor) -> None:
         super().__init__(ball)
         self.x_adv = x_adv
 
-    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.x_adv
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        return Proposal(self.x_adv)
 
 
 @pytest.mark.parametrize("threat", ["linf", "l2"])
 def test_leaving_the_ball_is_an_error_and_rounding_is_clipped(threat: str) -> None:
     x, eps = images(4, low=0.4, high=0.6), 0.1
     edge = torch.full_like(x, eps if threat == "linf" else eps / 8)
-    with pytest.raises(AttackError, match=rf"Proposal left its {threat} ball of 0\.100000: it went 0\.105000"):
-        Proposal(Ball(threat, eps), x + 1.05 * edge).perturb(Linear(2), x, Y)
+    with pytest.raises(AttackError, match=rf"Proposing left its {threat} ball of 0\.100000: it went 0\.105000"):
+        Proposing(Ball(threat, eps), x + 1.05 * edge).perturb(Linear(2), x, Y)
     for factor in (1.0, 1 + 5e-4):
-        x_adv = Proposal(Ball(threat, eps), x + factor * edge).perturb(Linear(2), x, Y)
+        x_adv = Proposing(Ball(threat, eps), x + factor * edge).perturb(Linear(2), x, Y).x_adv
         torch.testing.assert_close(x_adv, x + edge, rtol=0, atol=1e-6)
     assert issubclass(AttackError, UnitError)
 
@@ -46,7 +46,7 @@ def test_one_image_outside_is_enough() -> None:
     x_adv = x.clone()
     x_adv[3, 0, 2, 2] += 0.2
     with pytest.raises(AttackError, match=r"ball of 0\.100000: it went 0\.200000"):
-        Proposal(Ball("linf", 0.1), x_adv).perturb(Linear(2), x, Y)
+        Proposing(Ball("linf", 0.1), x_adv).perturb(Linear(2), x, Y)
 
 
 @pytest.mark.parametrize("threat", ["linf", "l2", "none"])
@@ -56,17 +56,17 @@ def test_what_is_not_finite_is_refused(value: float, threat: str) -> None:
     x_adv = x.clone()
     x_adv[1, 0, 3, 4] = value
     with pytest.raises(AttackError, match=r"what is not \(4, 1, 8, 8\) finite pixels"):
-        Proposal(Ball(threat, 0.5), x_adv).perturb(Linear(2), x, Y)
+        Proposing(Ball(threat, 0.5), x_adv).perturb(Linear(2), x, Y)
 
 
 def test_another_shape_is_refused() -> None:
     with pytest.raises(AttackError, match="finite pixels"):
-        Proposal(Ball("none"), images(3)).perturb(Linear(2), images(4), Y)
+        Proposing(Ball("none"), images(3)).perturb(Linear(2), images(4), Y)
 
 
 def test_an_unbounded_proposal_is_an_image_all_the_same() -> None:
     x = images(4)
-    x_adv = Proposal(Ball("none"), 3 * x - 1).perturb(Linear(2), x, Y)
+    x_adv = Proposing(Ball("none"), 3 * x - 1).perturb(Linear(2), x, Y).x_adv
     assert torch.equal(x_adv, (3 * x - 1).clamp(0, 1))
 
 
@@ -74,13 +74,13 @@ def test_the_outcome_is_judged_once_on_the_clipped_images_on_draws_that_the_atta
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
-    plain = Passes.logits
+    plain = Passes._wide
 
-    def logits(self: Passes, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        seen.append((x.detach().clone(), paths, torch.is_grad_enabled()))
-        return plain(self, x, paths)
+    def wide(self: Passes, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        seen.append((x.detach().clone(), draws.paths, torch.is_grad_enabled()))
+        return plain(self, x, draws)
 
-    monkeypatch.setattr(Passes, "logits", logits)
+    monkeypatch.setattr(Passes, "_wide", wide)
     x, ball = images(), Ball("linf", 0.1)
     attack = GradientAttack(ball, step=0.03, steps=5, random_start=True)
     outcome = attack(defence(network(), draws=6), x, torch.zeros(8, dtype=torch.int64))
@@ -142,9 +142,9 @@ def test_rounding_is_a_part_of_eps_and_some_ulp_of_the_pixels(eps: float) -> Non
     edge = torch.zeros_like(x)
     edge[..., 0, 0] = 1.0  # one pixel, where ℓ2 is ℓ∞
     for threat in ("linf", "l2"):
-        attack = Proposal(Ball(threat, eps), x + (allowed - 2e-6) * edge)
+        attack = Proposing(Ball(threat, eps), x + (allowed - 2e-6) * edge)
         torch.testing.assert_close(
-            attack.perturb(Linear(2), x, Y[:1]), (x + eps * edge).clamp(0, 1), rtol=0, atol=1e-6
+            attack.perturb(Linear(2), x, Y[:1]).x_adv, (x + eps * edge).clamp(0, 1), rtol=0, atol=1e-6
         )
         with pytest.raises(AttackError, match=rf"ball of {eps:.6f}: it went "):
-            Proposal(Ball(threat, eps), x + (allowed + 2e-6) * edge).perturb(Linear(2), x, Y[:1])
+            Proposing(Ball(threat, eps), x + (allowed + 2e-6) * edge).perturb(Linear(2), x, Y[:1])

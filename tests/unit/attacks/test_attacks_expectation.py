@@ -15,17 +15,17 @@ from rna_ray.attacks.expectation import Passes
 )
 def test_draws_in_parts_equal_draws_at_once(at_most: int, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     made, x, y, seen = network("BN+IN+LN"), images(8), torch.arange(8), []
-    paths = defence(made, knowledge="eot-10").attacker_paths(0)
-    assert paths.shape == (10, 8, 9)
+    draws = defence(made, knowledge="eot-10").attacker_draws(x, 0)
+    assert draws.paths.shape == (10, 8, 9)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         seen.append(len(x))
         return made(x)
 
-    whole = Passes(made).logits(x, paths), Passes(made).gradient(x, y, paths)
-    monkeypatch.setattr(expectation, "IMAGES_A_PASS", at_most)
+    whole = Passes(made).logits(x, draws), Passes(made).gradient(x, y, draws)
+    monkeypatch.setattr(expectation, "IMAGES_A_PASS", {"cpu": at_most})
     passes = Passes(made, forward=forward)
-    found = passes.logits(x, paths), passes.gradient(x, y, paths)
+    found = passes.logits(x, draws), passes.gradient(x, y, draws)
     assert seen == parts * 2  # images a pass: of the answers, then of the gradients
     for part, expected in zip(found, whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)

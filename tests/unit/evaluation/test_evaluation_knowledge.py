@@ -10,7 +10,7 @@ from evaluation_base import evaluated, network
 from torch.nn import functional as F
 
 from rna_ray.attacks.base import Ball
-from rna_ray.attacks.expectation import Passes, mean_prediction
+from rna_ray.attacks.expectation import Draws, Passes, mean_prediction
 from rna_ray.attacks.gradient import GradientAttack
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
@@ -30,14 +30,14 @@ class Recording(Passes):
         self.gradients: list[torch.Tensor] = []
         self.answers: list[torch.Tensor] = []
 
-    def gradient(self, x: torch.Tensor, y: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        self.gradients.append(paths)
-        return super().gradient(x, y, paths)
+    def gradient(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
+        self.gradients.append(draws.paths)
+        return super().gradient(x, y, draws)
 
-    def logits(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+    def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         if not torch.is_grad_enabled():
-            self.answers.append(paths)
-        return super().logits(x, paths)
+            self.answers.append(draws.paths)
+        return super().logits(x, draws)
 
 
 def attacked(knowledge: str, *, draws: int = 3, draw: int = 0, steps: int = 4, **options: bool) -> Recording:
@@ -101,31 +101,31 @@ def test_a_shared_path_is_one_for_all(knowledge: str) -> None:
 @pytest.mark.parametrize("k", [1, 4])
 def test_eot_is_the_mean_of_k_gradients(k: int, separate: bool) -> None:
     made = network().eval()
-    paths = Defence(
+    draws = Defence(
         Passes(made), made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", k), draws=1
-    ).attacker_paths(0)
+    ).attacker_draws(X, 0)
     singles = []
-    for path in paths:
+    for path in draws.paths:
         x = X.clone().requires_grad_()
         with following(made, path):
             singles.append(torch.autograd.grad(F.cross_entropy(made(x), Y, reduction="sum"), x)[0])
-    found = Passes(made, separate=separate).gradient(X, Y, paths)
+    found = Passes(made, separate=separate).gradient(X, Y, draws)
     torch.testing.assert_close(found, torch.stack(singles).mean(0), rtol=0, atol=1e-6)
     assert found.abs().max() > 1e-3
 
 
 def test_with_batch_statistics_k_draws_are_k_batches() -> None:
     made = network()
-    paths = Defence(
+    draws = Defence(
         Passes(made), made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", 3), draws=1
-    ).attacker_paths(0)
+    ).attacker_draws(X, 0)
     with mode(made, "train_frozen"), torch.no_grad():
         expected = []
-        for path in paths:
+        for path in draws.paths:
             with following(made, path):
                 expected.append(made(X))
-        torch.testing.assert_close(Passes(made, separate=True).logits(X, paths), torch.stack(expected))
-        assert not torch.allclose(Passes(made).logits(X, paths), torch.stack(expected), atol=1e-3)
+        torch.testing.assert_close(Passes(made, separate=True).logits(X, draws), torch.stack(expected))
+        assert not torch.allclose(Passes(made).logits(X, draws), torch.stack(expected), atol=1e-3)
 
 
 def test_the_expected_prediction_is_the_mean_of_the_softmax() -> None:
@@ -159,22 +159,24 @@ def test_one_image_alone_is_defended_as_in_its_batch() -> None:
         passes = Passes(made, shared=shared)
         whole = Defence(passes, made.paths, Randomness("unit"), EXAMPLES, Knowledge("eot", 2), draws=3, draw=4)
         for row in (0, 5):
-            alone = whole.alone(row)
-            assert torch.equal(alone.attacker_paths(2)[:, 0], whole.attacker_paths(2)[:, 0 if shared else row])
-            assert torch.equal(alone.defender_paths("x")[:, 0], whole.defender_paths("x")[:, 0 if shared else row])
-            assert alone.logits(X[row : row + 1]).shape == (1, 10)
+            alone, image = whole.rows(torch.tensor([row])), X[row : row + 1]
+            for draws in (lambda one, x: one.attacker_draws(x, 2), lambda one, x: one.defender_draws(x, "x")):
+                found, expected = draws(alone, image), draws(whole, X)
+                assert torch.equal(found.paths[:, 0], expected.paths[:, 0 if shared else row])
+                assert found.seeds == expected.seeds
+            assert alone.logits(image).shape == (1, 10)
 
 
-Draws = dict[tuple[str, int, int, int], list[int]]
+Drawn = dict[tuple[str, int, int, int], list[int]]
 
 
 @pytest.fixture
-def draws(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Draws]:
-    """Evaluate, and return every path drawn, by name, example, step and draw."""
+def draws(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Drawn]:
+    """Evaluate, and return every path that either side drew, by name, example, step and draw."""
     plain = PathSpace.draw
 
-    def run(**given: object) -> tuple[Draws, dict[str, list[object]]]:
-        drawn: Draws = {}
+    def run(**given: object) -> tuple[Drawn, dict[str, list[object]]]:
+        drawn: Drawn = {}
 
         def draw(
             self: PathSpace, random: Randomness, name: str, examples: torch.Tensor, *, step: int = 0, draw: int = 0
@@ -187,14 +189,14 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Draws]:
         with monkeypatch.context() as patch:
             patch.setattr(PathSpace, "draw", draw)
             columns = evaluated(**given).columns  # type: ignore[arg-type]
-        return drawn, columns
+        return {key: path for key, path in drawn.items() if key[0] != "look"}, columns
 
     return run
 
 
 @pytest.mark.parametrize("knowledge", ["transfer", "fixed", "resample", "eot-2"])
 def test_draws_do_not_depend_on_how_examples_are_batched(
-    knowledge: str, draws: Callable[..., tuple[Draws, dict[str, list[object]]]]
+    knowledge: str, draws: Callable[..., tuple[Drawn, dict[str, list[object]]]]
 ) -> None:
     small, few = draws(examples=(3, 13), batch=4, knowledge=knowledge)
     large, many = draws(examples=(3, 13), batch=8, knowledge=knowledge)
@@ -206,7 +208,7 @@ def test_draws_do_not_depend_on_how_examples_are_batched(
     assert names == {"defend/natural", "defend/adversarial"} | ({"attack/path"} if knowledge != "fixed" else set())
 
 
-def test_another_unit_draws_other_paths(draws: Callable[..., tuple[Draws, dict[str, list[object]]]]) -> None:
+def test_another_unit_draws_other_paths(draws: Callable[..., tuple[Drawn, dict[str, list[object]]]]) -> None:
     one, _ = draws(unit="one")
     other, _ = draws(unit="other")
     assert one.keys() == other.keys()
