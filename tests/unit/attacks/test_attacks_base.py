@@ -95,7 +95,7 @@ def test_the_outcome_is_judged_once_on_the_clipped_images_on_draws_that_the_atta
     torch.testing.assert_close(outcome.l2, (outcome.x_adv - x).flatten(1).square().sum(1).sqrt())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["linf", "l2", "none"]), st.floats(1e-3, 3.0), st.floats(0.0, 5.0), st.integers(0, 2**31 - 1)
 )
@@ -113,7 +113,7 @@ def test_projection_is_into_the_ball_and_the_cube_and_changes_nothing_there(
     assert torch.equal(ball.project(x, x), x)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(1e-3, 1.0), st.integers(0, 2**31 - 1))
 def test_no_point_of_the_ball_is_nearer_than_the_l2_projection(eps: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -184,7 +184,7 @@ def test_distortion_is_that_of_the_images_answered(monkeypatch: pytest.MonkeyPat
     assert columns["l2"] == pytest.approx(np.sqrt((pixels**2).sum(1)).tolist(), rel=1e-5)
 
 
-@search(max_examples=40, deadline=None)
+@search(max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 7), st.integers(0, 2**31 - 1), st.booleans())
 def test_the_margin_is_the_true_logit_minus_the_largest_other(
     n: int, m: int, classes: int, seed: int, tie: bool

@@ -22,7 +22,7 @@ def network(norm: str = "BN+IN", *, layer_based: bool = False, seed: int = 0) ->
     return build(settings, shape=(1, 8, 8), classes=10, mean=(0.5,), std=(0.5,), seed=seed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations(range(20)), st.integers(1, 20), st.integers(0, 2**40), st.integers(0, 9))
 def test_a_path_is_a_function_of_unit_example_step_and_draw(order: list[int], size: int, step: int, draw: int) -> None:
     space, random = PathSpace((2, 3, 5, 2)), Randomness("unit")

@@ -32,14 +32,14 @@ def test_the_papers_schedule_falls_at_epochs_100_and_150_of_200() -> None:
     assert rates[99] > rates[100] and rates[149] > rates[150]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 1, exclude_max=True), st.floats(1e-4, 10))
 def test_the_cosine_is_half_a_cosine(progress: float, peak: float) -> None:
     found = learning_rate(peak, {"name": "cosine"}, progress)
     assert found == pytest.approx(peak * math.cos(math.pi * progress / 2) ** 2, abs=1e-9 * peak)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 1, exclude_max=True))
 def test_one_cycle_is_torchs_own(progress: float) -> None:
     steps = 1001
