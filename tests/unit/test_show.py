@@ -57,7 +57,7 @@ def test_a_plan_says_what_is_done_and_what_it_would_cost(planned: Plan) -> None:
     assert whole["train"]["device_seconds"] == pytest.approx(2 * estimate["train"]["device_seconds"])
     words = show.plan_text(document)
     assert f"  done   {first[:12]}  " in words and f"  to do  {second[:12]}  " in words
-    assert "trials: 1 done, 1 to do; evaluations: 2 to do, 2 to do after training" in words
+    assert "trials: 1 done, 1 to do; evaluations: 2 to do, 2 to do after their networks" in words
 
 
 def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:
