@@ -139,7 +139,7 @@ def _check_answer(answer: Any, examples: int, classes: int, name: str) -> None:
 def _kind(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
-    return f"a {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"
 
 
 def _said(error: BaseException) -> str:

@@ -80,17 +80,21 @@ def importing(root: str) -> Iterator[None]:
     try:
         yield
     finally:
+        new = [name for name in set(sys.modules) - before if name.partition(".")[0] not in tops]
+        leaving = [name for name in new if _lies_in(root, name)]
         with contextlib.suppress(ValueError):  # the module itself may have changed the path
             sys.path.remove(root)
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] not in tops and _lies_in(root, name):
-                del sys.modules[name]
+        for name in leaving:
+            del sys.modules[name]
 
 
 def _lies_in(root: str, name: str) -> bool:
     """Say whether a module was found by way of the folder `root`, not in an environment that lies below it."""
-    file, place = getattr(sys.modules[name], "__file__", None), Path(root, *name.split("."))
-    return file is not None and Path(file) in (place.with_suffix(".py"), place / "__init__.py")
+    module, place = sys.modules[name], Path(root, *name.split("."))
+    file = getattr(module, "__file__", None)
+    if file is None:  # a folder without __init__.py
+        return str(place) in list(getattr(module, "__path__", ()))
+    return Path(file) in (place.with_suffix(".py"), place / "__init__.py")
 
 
 def _spec(module: str) -> ModuleSpec | None:

@@ -60,20 +60,21 @@ def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
 
 
 def without_other_kind(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a shared tree without what goes only with the other kind of network than the dotted keys of `own` set.
+    """Return a shared tree without what of its network does not go with the kind that the dotted keys of `own` set.
 
     So a variant may import a network where the others are named and trained, and the reverse.
     """
+    network, strangers = shared.get("network"), _OTHER_KIND.get(_kind(own), ())
+    if not strangers or not isinstance(network, Mapping):
+        return dict(shared)
+    return {**shared, "network": {key: value for key, value in network.items() if key not in strangers}}
+
+
+def _kind(own: Mapping[str, Any]) -> str | None:
+    """Return whether dotted keys set a network's `import` or its `name`."""
     whole = own.get("network")
-    stated = {**whole} if isinstance(whole, Mapping) else {}
-    for kind, strangers in _OTHER_KIND.items():
-        if own.get(f"network.{kind}", stated.get(kind)) is not None:
-            left = {key: value for key, value in shared.items() if key != "training" or kind == "name"}
-            network = left.get("network")
-            if isinstance(network, Mapping):
-                left["network"] = {key: value for key, value in network.items() if key not in strangers}
-            return left
-    return dict(shared)
+    stated = whole if isinstance(whole, Mapping) else {}
+    return next((kind for kind in _OTHER_KIND if own.get(f"network.{kind}", stated.get(kind)) is not None), None)
 
 
 def _called(text: str, found: Sequence[Variant]) -> list[Variant]:
@@ -93,7 +94,10 @@ def _variants(spec: SweepSpec) -> Iterator[Variant]:
         for point in itertools.product(*spec.grid.values()):
             axes = dict(zip(spec.grid, point, strict=True))
             own = {**values, **axes}
-            yield _variant(spec, overrides(without_other_kind(base, own), own), name, axes)
+            shared = without_other_kind(base, own)
+            if _kind(own) == "import":
+                shared.pop("training", None)  # how the others are trained
+            yield _variant(spec, overrides(shared, own), name, axes)
 
 
 def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Mapping[str, Any]) -> Variant:
