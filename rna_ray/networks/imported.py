@@ -150,7 +150,9 @@ def _said(error: BaseException) -> str:
 def _seeded(seed: int) -> Iterator[None]:
     """Start the global generators of torch, numpy and Python from a seed inside the block, and put them back."""
     numpy_state, python_state = np.random.get_state(), python_random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # A GPU that nobody has touched yet has no state to keep, and asking for it would take its memory.
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         np.random.seed(seed)
         python_random.seed(seed)

@@ -20,6 +20,12 @@ from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
 
+ASSUMED = "resnet18"
+"""Whose multiply-adds are taken for an imported network's, which only torch could count."""
+
+CHECKED = 16
+"""How many test images an imported network is tried on, twice, before it is taken."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -155,10 +161,6 @@ def _trained(variant: Variant, digest: Digest) -> Found:
     return Found(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
 
 
-ASSUMED = "resnet18"
-"""Whose multiply-adds are taken for an imported network's, which only torch could count."""
-
-
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     """Return a network that is imported; what counts is the content of its files, not where they lie."""
     given = variant.experiment
@@ -238,10 +240,6 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
     """Return the attack's settings; FGSM is one step of the ball's radius from the image itself."""
     once = {"step_255": given.eps_255, "steps": 1, "random_start": False} if given.name == "fgsm" else {}
     return {**given.model_dump(), **once}
-
-
-CHECKED = 16
-"""How many test images an imported network is tried on, twice, before it is taken."""
 
 
 def _cost(one: Found) -> int:
