@@ -4,6 +4,7 @@
     ├── UserError             a mistake in what was given: one sentence, exit status 2, nothing started or written
     │   ├── SweepError        a sweep file or an override (`--set`)
     │   ├── SpaceError        a norm space that does not parse, or does not fit a network
+    │   ├── NetworkError      a network of the user's own that cannot be found, built or used
     │   ├── DataError         a data set that is missing, damaged or unknown
     │   ├── StoreError        a store that cannot be opened, read or written
     │   ├── CheckpointError   weights that are damaged or do not fit their network
@@ -33,6 +34,10 @@ class SweepError(UserError):
 
 class SpaceError(UserError):
     """A norm space that does not parse, or does not fit a layer of the network."""
+
+
+class NetworkError(UserError):
+    """A network of the user's own (`network.import`) that cannot be found, built or used."""
 
 
 class DataError(UserError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep import cost
 from rna_ray.sweep.cost import clock
+from rna_ray.sweep.plan import ASSUMED
 from rna_ray.sweep.units import NAMES
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ Document = dict[str, Any]
 def plan(planned: Plan, status: Status) -> Document:
     """Return what would run: units by kind and place, the trials, and the estimated cost of what is to do."""
     to_do = {unit.id for unit in status.to_do}
-    gpus = {"train": planned.where.train.gpu > 0, "evaluate": planned.where.evaluate.gpu > 0}
+    where = planned.where
+    gpus = {kind: (where.train if kind == "train" else where.evaluate).gpu > 0 for kind in NAMES}
     macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}
     left = {kind: cost.seconds(macs[kind], gpu=gpus[kind]) for kind in NAMES}
     units = {trial.network: trial for trial in planned.trials}
@@ -44,6 +46,7 @@ def plan(planned: Plan, status: Status) -> Document:
         "estimate": {
             kind: {"device": "GPU" if gpus[kind] else "CPU core", "device_seconds": left[kind]} for kind in NAMES
         },
+        "assumed": ASSUMED if any(trial.kind == "import" for trial in planned.trials) else None,
     }
 
 
@@ -77,6 +80,8 @@ def plan_text(document: Document) -> str:
         if one["device_seconds"]
     ]
     lines.append(f"estimated cost, roughly: {', '.join(costs)}" if costs else "nothing to do")
+    if costs and document["assumed"]:
+        lines.append(f"what imported networks cost is not known before they run: each is counted as a {ASSUMED}")
     return "\n".join(lines)
 
 
@@ -104,10 +109,10 @@ def status_text(documents: list[Document], uri: str) -> str:
     lines = []
     for document in documents:
         parts = []
-        for kind, name in NAMES.items():
-            of = document["units"][kind]
-            failed = f", {of['failed']} failed" if of["failed"] else ""
-            parts.append(f"{name} {of['done']}/{of['total']} done{failed}")
+        for kind, of in document["units"].items():
+            if of["total"]:
+                failed = f", {of['failed']} failed" if of["failed"] else ""
+                parts.append(f"{NAMES[kind]} {of['done']}/{of['total']} done{failed}")
         lines.append(f"{document['sweep']}: {'; '.join(parts)}")
     return "\n".join(lines)
 
@@ -140,8 +145,9 @@ def summary_text(document: Document) -> str:
 
 
 def _counts_text(counts: Document) -> str:
-    words = {"ready": "to do", "waiting": "to do after training"}
+    words = {"ready": "to do", "waiting": "to do after their networks"}
     return "; ".join(
-        f"{NAMES[kind]}: " + (", ".join(f"{n} {words.get(place, place)}" for place, n in places.items() if n) or "none")
+        f"{NAMES[kind]}: " + ", ".join(f"{n} {words.get(place, place)}" for place, n in places.items() if n)
         for kind, places in counts.items()
+        if any(places.values())
     )

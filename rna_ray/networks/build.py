@@ -17,7 +17,10 @@ from rna_ray.networks.spaces import parse
 
 @final
 class Network(nn.Module):
-    """A body behind its input normalisation: images (N, C, H, W) in [0, 1] → logits (N, classes)."""
+    """A body behind its input normalisation: images (N, C, H, W) in [0, 1] → logits (N, classes).
+
+    `draws_globally` says that a forward pass may draw from a global generator, as an imported body may.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -27,8 +30,7 @@ class Network(nn.Module):
         draws_globally: bool = False,
     ) -> None:
         super().__init__()
-        self.body, self.paths = body, paths
-        self.draws_globally = draws_globally  # whether a pass may draw from torch's own generators, as dropout does
+        self.body, self.paths, self.draws_globally = body, paths, draws_globally
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

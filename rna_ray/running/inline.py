@@ -21,7 +21,7 @@ def check(tasks: Tasks) -> None:
 
 
 def run(tasks: Tasks, progress: Progress) -> None:
-    """Do every unit in the plan's order; a unit whose network could not be trained is left out."""
+    """Do every unit in the plan's order; a unit whose network could not be trained or imported is left out."""
     failed: set[str] = set()
     for unit in tasks.units:
         if failed & set(unit.needs):

@@ -1,5 +1,7 @@
 """Do units on a Ray cluster: training as Ray Tune trials, evaluation on actors. The only file that imports ray.
 
+Importing a network is short and trains nothing, so the evaluators do that too.
+
 Tune is a disposable executor over what the store lacks. A trial and an evaluator each take all their resources in one
 step and never wait for another unit while holding them, so a cluster of one CPU is slow, never stuck.
 """
@@ -96,7 +98,7 @@ def nodes() -> list[slots.Node]:
 def check(tasks: Tasks) -> None:
     """Raise ResourceError where a unit would wait for ever: no node has what it asks for."""
     for kind in sorted(tasks.kinds):
-        slots.check(nodes(), tasks.share(kind), kind)
+        slots.check(nodes(), tasks.share(kind), "train" if kind == "train" else "evaluate")
 
 
 def slots_for(tasks: Tasks) -> int:
@@ -109,13 +111,13 @@ def run(tasks: Tasks, progress: Progress) -> None:
 
     Raises KeyboardInterrupt where the user stopped it; what is in the store by then is kept.
     """
-    trains, evaluations = tasks.of_kind("train"), tasks.of_kind("evaluate")
+    trains, imports, evaluations = (tasks.of_kind(kind) for kind in ("train", "import", "evaluate"))
     at_once = slots.trials_at_once(
         nodes(), tasks.share("train"), tasks.share("evaluate"), train_cost=tasks.cost("train"),
-        evaluate_cost=tasks.cost("evaluate"),
+        evaluate_cost=tasks.cost("import") + tasks.cost("evaluate"),
     )
     training = {unit.id for unit in trains}
-    pool = Pool(tasks, progress, evaluations, training, at_once)
+    pool = Pool(tasks, progress, [*imports, *evaluations], training, at_once)
     with pool.running():
         if trains:
             _train(tasks, trains, at_once, pool, progress)
@@ -263,7 +265,8 @@ class Evaluator:
 class Pool:
     """Evaluators that live while there is work for them and room beside the trials; a thread of the driver feeds them.
 
-    A unit is queued once its network is trained. One whose evaluator died is queued again, up to `RETRIES` times.
+    A unit is queued once its network is trained or imported. One whose evaluator died is queued again, up to `RETRIES`
+    times.
     """
 
     def __init__(
@@ -273,8 +276,9 @@ class Pool:
         self._untrained = set(training)
         self._waiting: dict[str, list[Unit]] = collections.defaultdict(list)
         self._queue: collections.deque[tuple[Unit, int]] = collections.deque()
+        awaited = training | {unit.id for unit in units if unit.kind == "import"}
         for unit in units:
-            if unit.needs and unit.needs[0] in training:
+            if unit.needs and unit.needs[0] in awaited:
                 self._waiting[unit.needs[0]].append(unit)
             else:
                 self._queue.append((unit, 0))
@@ -284,7 +288,7 @@ class Pool:
         self._failure: BaseException | None = None
 
     def trained(self, network_id: str, well: bool) -> None:
-        """Queue the evaluations of a network that is trained; drop them where it could not be."""
+        """Queue the evaluations of a network that is in the store now; drop them where it could not be made."""
         with self._lock:
             self._untrained.discard(network_id)
             units = self._waiting.pop(network_id, [])
@@ -372,6 +376,8 @@ class Pool:
                 return
             done = self._lost(unit, sentence(error))
         self.progress.finished(done)
+        if unit.kind == "import":
+            self.trained(unit.id, done.state == "done")
 
     def _lost(self, unit: Unit, why: str) -> Done:
         record_lost(self.tasks.job(unit), why)

@@ -102,7 +102,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
     shared = {"sweep": plan.sweep, "spec": specs.to_json(plan.spec)}
     for trial in plan.trials:
         said = {"variant": trial.variant, "axes": canonical(trial.row)}
-        yield {**shared, **said, "unit_id": trial.network, "kind": "train"}
+        yield {**shared, **said, "unit_id": trial.network, "kind": trial.kind}
     for position, cell in enumerate(plan.cells):
         said = {"variant": cell.variant, "axes": canonical(cell.row), "position": position}
         asked = {"attack": cell.attack, "knowledge": cell.knowledge, "evaluation": cell.evaluation}

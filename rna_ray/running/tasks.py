@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from rna_ray.networks.source import Source
 from rna_ray.sweep.plan import Where
 from rna_ray.sweep.sections import Share
 from rna_ray.sweep.status import Status
@@ -32,6 +33,8 @@ class Job:
     device: str
     attempt: int
     code: Code = Code()
+    source: Source | None = None
+    """Where the network comes from, if it is imported."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class Done:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """The units of a run, trains before what needs them, and where they run."""
+    """The units of a run, networks before what needs them, and where they run."""
 
     units: tuple[Unit, ...]
     costs: Mapping[str, int]
@@ -91,4 +94,5 @@ class Tasks:
             device="cuda" if share.gpu else "cpu",
             attempt=self.attempts.get(unit.id, 0) + 1,
             code=self.code,
+            source=self.where.sources.get(unit.needs[0] if unit.needs else unit.id),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -22,17 +23,19 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
 from rna_ray.data import Dataset, Split
-from rna_ray.errors import CheckpointError, DataError
+from rna_ray.errors import CheckpointError, DataError, NetworkError
 from rna_ray.evaluation.evaluate import evaluate
 from rna_ray.evaluation.knowledge import Knowledge
+from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.randomness import Randomness
 from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
 from rna_ray.store import Store, layout, open_store, weights
 from rna_ray.store.records import RECORDS, from_rows
+from rna_ray.sweep.plan import CHECKED
 from rna_ray.sweep.units import Unit, canonical
-from rna_ray.training.checkpoint import Checkpoints, load_into
+from rna_ray.training.checkpoint import Checkpoints, load, load_into
 from rna_ray.training.fit import Fitted, fit
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,8 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     try:
         if not store.is_done(unit.id, RECORDS[unit.kind]):
             _settle(job)
-            {"train": _train, "evaluate": _evaluate}[unit.kind](job, store, report)
+            with source.importing(job.source.root) if job.source else contextlib.nullcontext():
+                {"train": _train, "import": _import, "evaluate": _evaluate}[unit.kind](job, store, report)
     except Exception as error:
         _record_failure(store, job, error)
         seconds = time.perf_counter() - started
@@ -137,11 +141,60 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
     }
 
 
+def _import(job: Job, store: Store, report: Report) -> None:
+    """Take a network of the user's own into the store, once it has shown that it can be evaluated."""
+    settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
+    device, info, name = torch.device(job.device), data.info(settings["data"]["name"]), settings["network"]["import"]
+    network = _built(settings, job.unit.id, job.source)
+    if (digest := settings["network"]["weights_sha256"]) is not None:
+        assert job.source is not None and job.source.weights is not None
+        tensors, _ = load(imported.weights_file(job.source.weights, digest), digest)
+        load_into(network.body, tensors, f"{job.source.weights} (network.weights)")
+    network = network.to(device)
+    images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
+    some = torch.from_numpy(images.images[:CHECKED]).to(device).float() / 255
+    imported.check(network, some, classes=info.classes, random=settings["network"]["random"], name=name)
+    # Copies: parameters that share their memory are stored as two, and loaded as one again.
+    state = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    last = Checkpoints(store, job.unit.id).write("last", state, {"import": name})
+    made = provenance(
+        device=device, precision=settings["precision"], compiled=False,
+        kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
+        attempt=job.attempt, started_at=started, code=job.code,
+    )
+    trial = _imported_trial(job.unit, network, last) | made
+    store.commit(job.unit.id, {"trials": from_rows("trials", [trial])}, record="trials")
+
+
+def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
+    settings = unit.settings
+    return {
+        "unit_id": unit.id,
+        "state": "imported",
+        "network": settings["network"]["import"],
+        "width": 0,
+        "norm": "own",
+        "paths_drawn": settings["network"]["paths"],
+        "layer_based": network.paths.choices is not None,
+        "log2_paths": _log2_paths(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "data": settings["data"]["name"],
+        "data_digest": settings["data"]["digest"],
+        "train_examples": 0,
+        "held_out": 0,
+        "objective": "imported",
+        "epochs": 0,
+        "seed": settings["seed"],
+        "last_sha256": last,
+        "settings": canonical(settings),
+    }
+
+
 def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
     device = torch.device(job.device)
     network, forward = _trained(
-        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"]
+        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"], job.source
     )
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
     found = evaluate(settings, job.unit.id, network, images, device=device, forward=forward)
@@ -207,12 +260,12 @@ def _load(name: str, digest: str, root: str | None, download: bool) -> Dataset:
 
 @functools.lru_cache(maxsize=NETWORKS_KEPT)
 def _trained(
-    store_uri: str, network_id: str, checkpoint: str, device: str, compiled: bool
+    store_uri: str, network_id: str, checkpoint: str, device: str, compiled: bool, lies: source.Source | None = None
 ) -> tuple[Network, Forward]:
     """Return a network of the store with its weights, their checksum verified, and the same compiled where asked."""
     store = open_store(store_uri)
     trial = store.read_file("trials", network_id).to_pylist()[0]
-    network = _build(json.loads(trial["settings"]), network_id)
+    network = _built(json.loads(trial["settings"]), network_id, lies)
     tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
     load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
     network = network.to(device).requires_grad_(False)
@@ -220,16 +273,20 @@ def _trained(
 
 
 def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
-    """Raise CheckpointError where a trained network's weights are missing, truncated, or another network's.
+    """Raise CheckpointError where a network's weights are missing, truncated, or another network's.
 
     Looks at the file's header and length alone; whoever loads the weights verifies their checksum too.
     """
     trial = store.read_file("trials", network_id).to_pylist()[0]
     record = store.files.full(layout.rows_file("trials", network_id))
-    redo = f"to train it again, delete {record} and repeat the command"
+    settings = json.loads(trial["settings"])
+    again = "import" if "import" in settings["network"] else "train"
+    redo = f"to {again} it again, delete {record} and repeat the command"
     path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
     found = weights.shapes(store, path, redo)
-    network = _build(json.loads(trial["settings"]), network_id)
+    if again == "import":
+        return  # who evaluates it finds out: the user's code runs in no other process
+    network = _build(settings, network_id)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     if found != expected:
         key = min({*found.items()} ^ {*expected.items()})[0]
@@ -245,6 +302,15 @@ def _build(settings: Mapping[str, Any], unit_id: str) -> Network:
         settings["network"], shape=info.shape, classes=info.classes, mean=info.mean, std=info.std,
         seed=Randomness(unit_id).seed("initialisation"),
     )
+
+
+def _built(settings: Mapping[str, Any], unit_id: str, lies: source.Source | None) -> Network:
+    """Return the network of a train or an import unit before its weights are loaded."""
+    if "import" not in settings["network"]:
+        return _build(settings, unit_id)
+    if lies is None:
+        raise NetworkError(f"network {unit_id} is imported, and nothing says from where")
+    return imported.build(settings["network"], root=lies.root, seed=Randomness(unit_id).seed("initialisation"))
 
 
 def _training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:

@@ -25,7 +25,7 @@ def _column(name: str, kind: pa.DataType, description: str, *, optional: bool = 
 
 
 UNIT = _column("unit_id", _TEXT, "Content id of the unit that wrote the row.")
-NETWORK = _column("network_id", _TEXT, "Content id of the train unit whose network this is.")
+NETWORK = _column("network_id", _TEXT, "Content id of the unit (train, import) whose network this is.")
 EVALUATION = _column("evaluation", _TEXT, "Digest of all settings but the examples, shared by shards.")
 EXAMPLE = _column("example", pa.int32(), "Index of the example in its split.")
 LABEL = _column("label", pa.int16(), "True class.")
@@ -51,10 +51,10 @@ PROVENANCE = (
 
 _TRIALS = (
     UNIT,
-    _column("state", _TEXT, "finished, or diverged: both are results."),
-    _column("network", _TEXT, "Architecture."),
-    _column("width", pa.int32(), "Channels of the first stage."),
-    _column("norm", _TEXT, "Norm space, canonical."),
+    _column("state", _TEXT, "finished, diverged, or imported: all are results."),
+    _column("network", _TEXT, "Architecture, or the module:function of an imported network."),
+    _column("width", pa.int32(), "Channels of the first stage; 0 for an imported network."),
+    _column("norm", _TEXT, "Norm space, canonical; own for an imported network."),
     _column("layer_based", _BOOL, "One draw for the whole network instead of one per layer."),
     _column("paths_drawn", _TEXT, "One path for each example, or for each batch."),
     _column("log2_paths", pa.float64(), "log2 of the number of distinct paths."),
@@ -63,7 +63,7 @@ _TRIALS = (
     _column("data_digest", _TEXT, "Digest of its decoded images and labels."),
     _column("train_examples", pa.int32(), "Examples trained on."),
     _column("held_out", pa.int32(), "Training examples kept back to choose the best checkpoint."),
-    _column("objective", _TEXT, "natural, whitebox or blackbox."),
+    _column("objective", _TEXT, "natural, whitebox, blackbox, or imported: not trained here."),
     _column("epochs", pa.int32(), "Epochs done."),
     _column("attack", _TEXT, "Resolved attack of adversarial training, as JSON.", optional=True),
     _column("attack_mode", _TEXT, "Mode of the network during the inner attack.", optional=True),
@@ -158,7 +158,7 @@ _FAILURES = (
 _PLANS = (
     _column("sweep", _TEXT, "Name of the sweep."),
     UNIT,
-    _column("kind", _TEXT, "Kind of the unit; one row for each unit of each cell, and for each train unit and seed."),
+    _column("kind", _TEXT, "Kind of the unit; one row for each unit of each cell, and for each network and seed."),
     _column("variant", _TEXT, "Label of the variant, without the seed."),
     _column("axes", _TEXT, "The variant's axes and the seed, as canonical JSON."),
     _column("attack", _TEXT, "Attack as asked for.", optional=True),
@@ -213,6 +213,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 RECORDS: Mapping[str, str] = {
     "train": "trials",
+    "import": "trials",
     "evaluate": "evaluations",
     "certify": "certificates",
     "transfer": "transfers",

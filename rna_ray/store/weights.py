@@ -27,7 +27,7 @@ def shapes(store: Store, name: PurePosixPath, redo: str) -> dict[str, tuple[int,
             header.pop("__metadata__", None)
             found = {key: tuple(entry["shape"]) for key, entry in header.items()}
             ends = [entry["data_offsets"][1] for entry in header.values()]
-            expected = _LENGTH_BYTES + length + max(ends, default=-1)
+            expected = _LENGTH_BYTES + length + max(ends, default=0)
             size = file.size()
     except FileNotFoundError:
         raise CheckpointError(f"the weights {path} are missing: {redo}") from None

@@ -12,10 +12,11 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import Evaluation
+from rna_ray.sweep.sections import IMPORTED_ONLY, TRAINED_ONLY, Evaluation
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
+_OTHER_KIND = {"import": TRAINED_ONLY, "name": IMPORTED_ONLY}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,24 @@ def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
     return tuple(variant for variant in found if variant in named)
 
 
+def without_other_kind(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a shared tree without what of its network does not go with the kind that the dotted keys of `own` set.
+
+    So a variant may import a network where the others are named and trained, and the reverse.
+    """
+    network, strangers = shared.get("network"), _OTHER_KIND.get(_kind(own), ())
+    if not strangers or not isinstance(network, Mapping):
+        return dict(shared)
+    return {**shared, "network": {key: value for key, value in network.items() if key not in strangers}}
+
+
+def _kind(own: Mapping[str, Any]) -> str | None:
+    """Return whether dotted keys set a network's `import` or its `name`."""
+    whole = own.get("network")
+    stated = whole if isinstance(whole, Mapping) else {}
+    return next((kind for kind in _OTHER_KIND if own.get(f"network.{kind}", stated.get(kind)) is not None), None)
+
+
 def _called(text: str, found: Sequence[Variant]) -> list[Variant]:
     """Return the variants of this label or name, and only where there are none, those with this norm or axis value."""
     by_name = [variant for variant in found if text in (variant.label, variant.name)]
@@ -74,7 +93,11 @@ def _variants(spec: SweepSpec) -> Iterator[Variant]:
     for name, values in named:
         for point in itertools.product(*spec.grid.values()):
             axes = dict(zip(spec.grid, point, strict=True))
-            yield _variant(spec, overrides(base, {**values, **axes}), name, axes)
+            own = {**values, **axes}
+            shared = without_other_kind(base, own)
+            if _kind(own) == "import":
+                shared.pop("training", None)  # how the others are trained
+            yield _variant(spec, overrides(shared, own), name, axes)
 
 
 def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Mapping[str, Any]) -> Variant:
@@ -83,11 +106,19 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
     label = ", ".join(parts)
     try:
         settled = validated(Experiment, values)
-        label = label or settled.network.norm
+        _check_training(settled)
+        label = label or settled.network.norm or str(settled.network.function)
         row = {key: _at(settled, key) for key in _keys(spec)}
         return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled))
     except UserError as error:
-        raise type(error)(f"variant {label!r}: {error}") from None
+        raise type(error)(f"variant {label!r}: {error}" if label else str(error)) from None
+
+
+def _check_training(settled: Experiment) -> None:
+    if settled.training is None and settled.network.function is None:
+        raise SweepError(f"training: missing; {Experiment.model_fields['training'].description}")
+    if settled.training is not None and settled.network.function is not None:
+        raise SweepError("training: does not go with network.import, which is not trained here; leave it out")
 
 
 def _protocol(values: dict[str, Any], settled: Experiment) -> Experiment:
@@ -96,11 +127,13 @@ def _protocol(values: dict[str, Any], settled: Experiment) -> Experiment:
         return settled
     for key, value in _PAPER.items():
         section, field = key.split(".")
+        if getattr(settled, section) is None:
+            continue  # an imported network is not trained
         stated = values.get(section, {}).get(field, value)
         if stated != value:
             raise SweepError(f"{key}: protocol paper means {value}, not {stated}; leave it out, or the protocol")
         values = override(values, key, value)
-    if spaces.parse(settled.network.norm) == spaces.parse("IN"):
+    if settled.network.norm is not None and spaces.parse(settled.network.norm) == spaces.parse("IN"):
         values = override(values, "network.norm", "IN(affine=false)")
     return validated(Experiment, values)
 
@@ -136,7 +169,7 @@ def _keys(spec: SweepSpec) -> list[str]:
 def _at(settled: Experiment, key: str) -> Any:
     value: Any = settled.model_dump(mode="json")
     for part in key.split("."):
-        value = value[part]
+        value = value.get(part) if isinstance(value, Mapping) else None  # what other variants have, such as training
     return value
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from rna_ray.errors import SweepError
 from rna_ray.sweep import problems
@@ -23,9 +24,9 @@ class Experiment(Section):
     data: Data
     """Which images are learned and attacked."""
     network: Network
-    """Which network is trained."""
-    training: Training
-    """How the network is trained."""
+    """Which network is trained, or imported."""
+    training: Training | None = None
+    """How the network is trained; left out where it is imported."""
     seed: int = Field(0, ge=0, lt=2**63)
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -43,6 +44,8 @@ class SweepSpec(Experiment):
     """The sweep's name in the store."""
     about: str = uncounted("")
     """What the sweep is for, in free words."""
+    folder: str = uncounted(".")
+    """Where relative network.root and network.weights start; by default where the sweep was first run."""
     grid: Mapping[str, Axis] = uncounted({})
     """Dotted keys and the list of values that each takes; the sweep is their product."""
     variants: Mapping[str, Mapping[str, Any]] = uncounted({})
@@ -53,6 +56,17 @@ class SweepSpec(Experiment):
     """What of the machine the units take."""
     presets: Mapping[str, Mapping[str, Any]] = uncounted({})
     """Named scales and the dotted keys that each sets before the grid expands, `grid.seed` among them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, given: Any) -> Any:
+        """State the folder, so that a sweep that is resumed from elsewhere finds what it found before."""
+        folder = given.get("folder", ".") if isinstance(given, Mapping) else None
+        return {**given, "folder": str(Path(folder).expanduser().absolute())} if isinstance(folder, str) else given
+
+    def within(self, path: str | None) -> str:
+        """Return a path of network.root or network.weights in full."""
+        return str(Path(self.folder, Path(path or "").expanduser()))
 
 
 def validated(model: type[Model], values: Mapping[str, Any]) -> Model:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rna_ray import data
-from rna_ray.errors import SpaceError, SweepError, UserError
-from rna_ray.networks import describe, spaces
+from rna_ray.errors import NetworkError, SpaceError, SweepError, UserError
+from rna_ray.networks import describe, source, spaces
 from rna_ray.sweep import evaluations, expand, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
-from rna_ray.sweep.sections import Data, Pool, Schedule, Share, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
+
+ASSUMED = "resnet18"
+"""Whose multiply-adds are taken for an imported network's, which only torch could count."""
+
+CHECKED = 16
+"""How many test images an imported network is tried on, twice, before it is taken."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,7 @@ class Cell:
     evaluation: str
     """The digest that the units of this evaluation share."""
     network: str
-    """The id of the train unit."""
+    """The id of the unit that trains or imports the network."""
     units: tuple[str, ...]
     """The ids of the evaluate units, in the order of their examples."""
 
@@ -48,7 +56,9 @@ class Trial:
     variant: str
     """The variant's label."""
     network: str
-    """The id of the train unit."""
+    """The id of the unit that trains or imports it."""
+    kind: units.Kind = "train"
+    """Whether that is a train or an import unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,9 @@ class Where:
     train: Share
     """What a training unit takes."""
     evaluate: Pool
-    """What an evaluation actor takes."""
+    """What an evaluation actor takes; importing a network takes as much."""
+    sources: Mapping[str, source.Source] = dataclasses.field(default_factory=dict)
+    """Where each imported network comes from, by the id of its unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,15 +92,17 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A variant's network, checked and settled."""
+class Found:
+    """A variant's network, checked and settled: to be trained, or to be imported."""
 
     variant: Variant
     unit: Unit
     info: data.DataInfo
     macs: int
-    paths: int
-    """How many paths there are."""
+    paths: float
+    """How many paths there are; inf where an imported network may answer otherwise from pass to pass."""
+    source: source.Source | None = None
+    """Where an imported network comes from."""
 
 
 def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
@@ -99,9 +113,9 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     """
     digests = _once(digest or _content)
     variants = expand.variants(spec)
-    found = [_trained(variant, digests) for variant in variants]
+    found = [_found(variant, digests, spec) for variant in variants]
     units_by_id = {one.unit.id: one.unit for one in found}
-    costs = {one.unit.id: _train_cost(one) for one in found}
+    costs = {one.unit.id: _cost(one) for one in found}
     cells: list[Cell] = []
     labels = evaluations.labels(spec.evaluation)
     meant = [expand.meant(entry, variants) for entry in spec.evaluation]
@@ -110,34 +124,73 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
             if one.variant in meant[at]:
                 cells += [_cell(one, asked, units_by_id, costs) for asked in _asked(one, at, label, spec)]
     _refuse_repeats(cells)
-    trials = tuple(Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id) for one in found)
+    trials = tuple(
+        Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
+    )
     return Plan(
         sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells), costs=costs,
         where=_where(spec, found),
     )  # fmt: skip
 
 
-def _trained(variant: Variant, digest: Digest) -> Trained:
+def _found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+    try:
+        return _trained(variant, digest) if variant.experiment.training else _imported(variant, digest, spec)
+    except (NetworkError, SpaceError, SweepError) as error:
+        raise type(error)(f"variant {variant.label!r}: {error}") from None
+
+
+def _trained(variant: Variant, digest: Digest) -> Found:
     given = variant.experiment
     info = data.info(given.data.name)
+    assert given.network.name is not None and given.network.norm is not None
+    described = describe.describe(
+        given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes
+    )
+    space = spaces.parse(given.network.norm)
+    paths = space.paths(described.layers, layer_based=given.network.layer_based)
+    random = paths > 1
+    settings = {
+        "data": _data(given.data, info, digest),
+        "network": _network(given, space, random),
+        "training": _training(given, info, random),
+        "precision": given.precision,
+        "compile": given.compile and not (random and given.network.paths == "batch"),
+        "seed": given.seed,
+    }
+    return Found(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
+
+
+def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+    """Return a network that is imported; what counts is the content of its files, not where they lie."""
+    given = variant.experiment
+    network, info = given.network, data.info(given.data.name)
+    assert network.function is not None
+    lies = source.Source(spec.within(network.root), spec.within(network.weights) if network.weights else None)
     try:
-        described = describe.describe(
-            given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes
-        )
-        space = spaces.parse(given.network.norm)
-        paths = space.paths(described.layers, layer_based=given.network.layer_based)
-        random = paths > 1
-        settings = {
-            "data": _data(given.data, info, digest),
-            "network": _network(given, space, random),
-            "training": _training(given, info, random),
-            "precision": given.precision,
-            "compile": given.compile and not (random and given.network.paths == "batch"),
-            "seed": given.seed,
-        }
-    except (SpaceError, SweepError) as error:
-        raise type(error)(f"variant {variant.label!r}: {error}") from None
-    return Trained(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
+        code = source.sha256(source.find(network.function, lies.root))
+    except NetworkError as error:
+        raise NetworkError(f"network.import: {error}") from None
+    try:
+        weights = source.sha256(Path(lies.weights)) if lies.weights else None
+    except NetworkError as error:
+        raise NetworkError(f"network.weights: {error}") from None
+    settings = {
+        "data": {"name": info.name, "digest": digest(given.data)},
+        "network": {
+            "import": network.function,
+            "source_sha256": code,
+            "weights_sha256": weights,
+            "random": network.random,
+            "paths": network.paths if network.random else "example",
+        },
+        "precision": given.precision,
+        "compile": False,
+        "seed": given.seed,
+    }
+    macs = describe.describe(ASSUMED, width=None, image_shape=info.shape, classes=info.classes).macs
+    unit = units.imported(settings)
+    return Found(variant=variant, unit=unit, info=info, macs=macs, paths=math.inf if network.random else 1, source=lies)
 
 
 def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
@@ -165,6 +218,7 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
+    assert training is not None
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
@@ -188,26 +242,42 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
     return {**given.model_dump(), **once}
 
 
-def _train_cost(one: Trained) -> int:
+def _cost(one: Found) -> int:
+    if one.unit.kind == "import":
+        return 2 * CHECKED * one.macs
     settings = one.unit.settings["training"]
     steps = settings["attack"]["steps"] if settings["attack"] else 0
     images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
     return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
 
 
-def _asked(one: Trained, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
+def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
     experiment = one.variant.experiment
+    # Attacks take their ε from how the sweep's other networks are trained: a column holds one threat.
+    training = experiment.training or spec.training
     try:
         yield from evaluations.asked(
-            spec.evaluation[at], label, network=one.unit, info=one.info, paths=one.paths,
-            noise_255=experiment.noise_255, attack=experiment.training.attack,
+            _meant(spec.evaluation[at], one), label, network=one.unit, info=one.info, paths=one.paths,
+            noise_255=experiment.noise_255, attack=training.attack if training else TrainingAttack(),
             one_draw=experiment.protocol == "paper",
         )  # fmt: skip
     except UserError as error:
         raise type(error)(f"evaluation.{at}.{error}") from None
 
 
-def _cell(one: Trained, asked: Asked, found: dict[str, Unit], costs: dict[str, int]) -> Cell:
+def _meant(entry: Evaluation, one: Found) -> Evaluation:
+    """Return an entry as it is meant for this network: an imported one has no other weights than its last."""
+    if one.unit.kind == "train":
+        return entry
+    if entry.eval != "eval":
+        raise SweepError(
+            f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
+            "eval, or say with `only` for which other variants this entry is"
+        )
+    return entry.model_copy(update={"checkpoint": "last"})
+
+
+def _cell(one: Found, asked: Asked, found: dict[str, Unit], costs: dict[str, int]) -> Cell:
     """Return the cell of one evaluation, its units added to `found` and `costs`."""
     for unit in asked.units:
         found[unit.id] = unit
@@ -235,14 +305,21 @@ def _refuse_repeats(cells: list[Cell]) -> None:
             )
 
 
-def _where(spec: SweepSpec, found: list[Trained]) -> Where:
+def _where(spec: SweepSpec, found: list[Found]) -> Where:
     roots: dict[str, str | None] = {}
     for one in found:
         given = one.variant.experiment.data
         if roots.setdefault(given.name, given.root) != given.root:
             raise SweepError(f"data.root: {given.name} cannot lie in both {roots[given.name]} and {given.root}")
+    sources: dict[str, source.Source] = {}
+    for one in found:
+        if one.source and (first := sources.setdefault(one.unit.id, one.source)).root != one.source.root:
+            name = one.variant.experiment.network.function
+            raise SweepError(f"network.root: the same {name} cannot lie in both {first.root} and {one.source.root}")
     download = any(one.variant.experiment.data.download for one in found)
-    return Where(roots=roots, download=download, train=spec.resources.train, evaluate=spec.resources.evaluate)
+    return Where(
+        roots=roots, download=download, train=spec.resources.train, evaluate=spec.resources.evaluate, sources=sources
+    )
 
 
 def _content(given: Data) -> str:

@@ -74,7 +74,7 @@ def _fields(model: type[BaseModel], place: Sequence[str]) -> list[str]:
     for part in place:
         found = _model(model.model_fields.get(part))
         model = found or model
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _about(model: type[BaseModel], place: Sequence[str]) -> str:

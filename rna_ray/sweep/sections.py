@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from rna_ray import data
 from rna_ray.attacks import catalog
 from rna_ray.errors import UserError, unknown
-from rna_ray.networks import describe, spaces
+from rna_ray.networks import describe, source, spaces
 
 KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
 _GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
@@ -85,7 +85,8 @@ class Section(BaseModel):
     """A frozen section of a sweep file: unknown keys are errors, and types are exact."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True,
+        serialize_by_alias=True,
     )
 
 
@@ -110,19 +111,46 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-class Network(Section):
-    """Which network is trained."""
+TRAINED_ONLY = ("name", "width", "norm", "layer_based")
+IMPORTED_ONLY = ("import", "weights", "root", "random")
 
-    name: Annotated[str, _known(describe.network)]
+
+class Network(Section):
+    """Which network is trained and attacked, or only attacked: one by name, or an import of the user's own."""
+
+    name: Annotated[str, _known(describe.network)] | None = None
     """The network; `rna_ray.networks.describe.NETWORKS` lists them."""
     width: Whole | None = None
     """The channels of the first stage; null is the network's own width."""
-    norm: Annotated[str, _known(spaces.parse)]
+    norm: Annotated[str, _known(spaces.parse)] | None = None
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
+    function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
+    """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
+    weights: Annotated[str, _known(source.check_weights)] | None = None
+    """With import: a safetensors file of the module's weights, which counts by its content; null is as built."""
+    root: str | None = uncounted(None)
+    """With import: the folder in which the module lies, where it is not installed; null is the sweep's folder."""
+    random: bool = True
+    """With import: whether its answers may differ from pass to pass; false saves draws, and is verified."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Network:
+        stated = {name for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
+        if self.function is not None and (strangers := [name for name in TRAINED_ONLY if name in stated]):
+            whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
+            raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
+        if self.function is None:
+            for name in ("name", "norm"):
+                if getattr(self, name) is None:
+                    about = type(self).model_fields[name].description
+                    raise _refuse(f"{name}: missing; {about}", kind="refused_key")
+            if strangers := [name for name in IMPORTED_ONLY if name in stated]:
+                raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
+        return self
 
 
 class Schedule(Section):

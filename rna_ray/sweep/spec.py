@@ -10,7 +10,7 @@ from typing import Any
 from rna_ray.errors import SweepError, UserError, unknown
 from rna_ray.sweep import expand, suites, yaml_file
 from rna_ray.sweep.experiment import SweepSpec, validated
-from rna_ray.sweep.overrides import Tree, covers, override, overrides
+from rna_ray.sweep.overrides import Tree, covers, overrides
 
 __all__ = ["SweepSpec", "from_json", "load", "to_json"]
 
@@ -120,13 +120,11 @@ def _filled(tree: Tree) -> Tree:
     Only keys that the grid or every variant sets: nothing leaks into a variant, each sets them anew.
     """
     variants = [_mapping(values) for values in _mapping(tree.get("variants")).values()]
-    if variants:
-        shared = {key: value for key, value in variants[0].items() if all(key in values for values in variants)}
-        tree = overrides(tree, shared)
+    first = {key: value for key, value in (variants or [{}])[0].items() if all(key in values for values in variants)}
     for key, values in _mapping(tree.get("grid")).items():
         if isinstance(values, list) and values:
-            tree = override(tree, key, values[0])
-    return tree
+            first[key] = values[0]
+    return overrides(expand.without_other_kind(tree, first), first)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep.plan import Plan
-from rna_ray.sweep.units import Unit
+from rna_ray.sweep.units import NAMES, Unit
 
 if TYPE_CHECKING:
     from rna_ray.store import Store
@@ -46,7 +46,7 @@ class Status:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of units of each kind in each place: {"train": {"done": 2, …}, "evaluate": {…}}."""
         places = ("done", "ready", "waiting", "failed", "blocked")
-        return {kind: {place: _count(getattr(self, place), kind) for place in places} for kind in ("train", "evaluate")}
+        return {kind: {place: _count(getattr(self, place), kind) for place in places} for kind in NAMES}
 
 
 def subtract(plan: Plan, done: Collection[str], failed: Mapping[str, int], retry: Retry = "failed") -> Status:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["train", "evaluate"]
+Kind = Literal["train", "import", "evaluate"]
 
-NAMES: Mapping[Kind, str] = MappingProxyType({"train": "trials", "evaluate": "evaluations"})
+NAMES: Mapping[Kind, str] = MappingProxyType({"train": "trials", "import": "imports", "evaluate": "evaluations"})
 """What people call the units of each kind."""
 
 # Bumped by hand when the meaning of a kind's code changes, so that results of the old meaning are not taken for new.
-VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "evaluate": 2})
+VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "import": 1, "evaluate": 2})
 
 
 def canonical(value: object) -> str:
@@ -66,6 +66,11 @@ class Unit:
 def train(settings: Mapping[str, Any]) -> Unit:
     """Return the unit that trains a network."""
     return Unit(kind="train", settings=settings, version=VERSIONS["train"])
+
+
+def imported(settings: Mapping[str, Any]) -> Unit:
+    """Return the unit that takes a network of the user's own into the store."""
+    return Unit(kind="import", settings=settings, version=VERSIONS["import"])
 
 
 def evaluate(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:

@@ -106,6 +106,7 @@ def test_units_that_fail_are_recorded_and_the_rest_is_done(
     assert all("StoreError: cannot write" in one["error"] for one in failed.values())
     assert ended.document["units"] == {
         "train": {"done": 1, "ready": 0, "waiting": 0, "failed": 1, "blocked": 0},
+        "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
         "evaluate": {"done": 5, "ready": 0, "waiting": 0, "failed": 1, "blocked": 4},
     }
     rows = open_store(finished)

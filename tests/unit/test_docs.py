@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from rna_ray.attacks.catalog import ATTACKS
 from rna_ray.cli import app
+from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +24,23 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def test_the_sweep_file_of_the_readme_plans(tmp_path: Path) -> None:
-    (shown,) = blocks("README.md", "yaml")
+    shown, _ = blocks("README.md", "yaml")
     (tmp_path / "norms.yaml").write_text(shown, encoding="utf-8")
     found = plan.plan(spec.load(tmp_path / "norms.yaml"), digest=lambda data: data.name)
     assert len(found.trials) == 8  # four norms, two seeds
     assert {cell.knowledge for cell in found.cells} == {"none", "transfer", "fixed", "resample", "eot-10"}
+
+
+def test_the_network_of_ones_own_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, shown = blocks("README.md", "yaml")
+    (code,) = [block for block in blocks("README.md", "python") if "# mynet.py" in block]
+    Path("mynet.py").write_text(code, encoding="utf-8")
+    Path("own.yaml").write_text(shown, encoding="utf-8")
+    ended = CliRunner().invoke(app, ["run", "own.yaml", "--address", "inline"])
+    assert ended.exit_code == 0, ended.output
+    assert open_store("rna-store").read("trials")["log2_paths"].to_pylist() == [1.0]
+    assert open_store("rna-store").read("examples").num_rows == 200
 
 
 def test_the_readme_names_commands_and_attacks_that_exist() -> None:

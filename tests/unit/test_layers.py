@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rna_ray.randomness",),
     ("rna_ray.networks.spaces",),
     ("rna_ray.networks.describe",),
+    ("rna_ray.networks.source",),
     ("rna_ray.data",),
     ("rna_ray.attacks.catalog",),
     ("rna_ray.store.records",),
@@ -55,7 +56,10 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pyautoattack": ("rna_ray.attacks.libraries",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip
-WITHOUT_TORCH = ("rna_ray.networks", "rna_ray.networks.spaces", "rna_ray.networks.describe", "rna_ray.attacks.catalog")
+WITHOUT_TORCH = (
+    "rna_ray.networks", "rna_ray.networks.spaces", "rna_ray.networks.describe", "rna_ray.networks.source",
+    "rna_ray.attacks.catalog",
+)  # fmt: skip
 
 
 def module_name(path: Path) -> str:

@@ -57,7 +57,7 @@ def test_a_plan_says_what_is_done_and_what_it_would_cost(planned: Plan) -> None:
     assert whole["train"]["device_seconds"] == pytest.approx(2 * estimate["train"]["device_seconds"])
     words = show.plan_text(document)
     assert f"  done   {first[:12]}  " in words and f"  to do  {second[:12]}  " in words
-    assert "trials: 1 done, 1 to do; evaluations: 2 to do, 2 to do after training" in words
+    assert "trials: 1 done, 1 to do; evaluations: 2 to do, 2 to do after their networks" in words
 
 
 def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:
@@ -79,6 +79,25 @@ def test_a_summary_names_each_failure_and_what_it_blocks(planned: Plan, tmp_path
         "two: 2 units in 3 min 20 s, 3 s of computing",
         "trials: 1 done, 1 failed; evaluations: 2 to do, 2 blocked",
     ]
+
+
+def test_a_plan_says_what_it_takes_an_imported_network_to_cost(
+    planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "what imported networks cost is not known before they run: each is counted as a resnet18"
+    assert said not in show.plan_text(show.plan(planned, standing(planned)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("", encoding="utf-8")
+    text = SWEEP.replace("name: resnet8, width: 4", "import: own:build").replace("grid:", "about: |\n ")
+    (tmp_path / "own.yaml").write_text(text.replace("training:", "# training:"), encoding="utf-8")
+    own = plan(load(tmp_path / "own.yaml"), digest=lambda data: "content")
+    document = show.plan(own, standing(own))
+    assert document["assumed"] == "resnet18" and document["units"]["import"]["ready"] == 1
+    assert document["estimate"]["import"]["device"] == "GPU"  # imports take what an evaluation takes
+    words = show.plan_text(document)
+    assert "imports: 1 to do; evaluations: 2 to do after their networks\n" in words and words.endswith(said)
+    done = show.plan_text(show.plan(own, standing(own, [unit.id for unit in own.units])))
+    assert done.endswith("nothing to do") and "trials:" not in done
 
 
 def test_a_summary_of_nothing_says_that_nothing_was_done_again(planned: Plan, tmp_path: Path) -> None:

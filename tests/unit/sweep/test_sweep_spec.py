@@ -24,7 +24,7 @@ def test_every_field_has_a_sentence(model: type[pydantic.BaseModel]) -> None:
 
 # What is set, and the sentence that it gives.
 BAD = {
-    "network.nrom=BN": "network.nrom: unknown key 'nrom'; did you mean 'norm'? Known: layer_based, name, norm, paths,",
+    "network.nrom=BN": "network.nrom: unknown key 'nrom'; did you mean 'norm'? Known: import, layer_based, name,",
     "foo=3": "foo: unknown key 'foo'. Known: about, compile, data,",
     "network.norm=BN+": "network.norm: norm 'BN+', character 4: a norm is expected here",
     "network.norm=3": "network.norm: 3 is not a text",
@@ -101,7 +101,11 @@ def test_yaml_that_is_not_valid_in_a_set_says_where(load_text: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (BASE.replace("norm:", "nrom:"), "network.norm: missing; The norm, or the space from which"),
+        (BASE.replace("norm:", "nrom:"), "network.nrom: unknown key 'nrom'; did you mean 'norm'?"),
+        (BASE.replace(", norm: BN+IN", ""), "network.norm: missing; The norm, or the space from which"),
+        (BASE.replace("name: resnet8, ", ""), "network.name: missing; The network; "),
+        (BASE.replace("training:", "about:").replace("{objective", "'{objective").replace("5}}", "5}}'"),
+         "training: missing; How the network is trained"),
         (BASE.replace("data:", "dta:"), "data: missing; Which images are learned and attacked."),
         (BASE.replace("epochs: 3", "epochs: soon"), "training.epochs: the text 'soon' is not a whole number"),
         ("- 1", "a sweep file is a mapping of keys such as name, data, network and training"),

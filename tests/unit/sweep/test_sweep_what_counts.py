@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -11,6 +12,8 @@ from sweep_base import BASE, Planned
 from rna_ray.attacks.catalog import ATTACKS, Option
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.sections import Evaluation
+
+IMPORTED = ("network={import: 'json.decoder:build'}", "training=", "evaluation.0.checkpoint=last")
 
 # Another value for every field of an experiment that counts, and what it needs to matter.
 COUNTS: dict[str, tuple[str, ...]] = {
@@ -23,6 +26,9 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "network.norm": ("BN",),
     "network.layer_based": ("true",),
     "network.paths": ("batch",),
+    "network.import": ("json.encoder:build", *IMPORTED),
+    "network.weights": ("w.safetensors", *IMPORTED),
+    "network.random": ("false", *IMPORTED),
     "training.objective": ("whitebox",),
     "training.epochs": ("4",),
     "training.batch": ("64",),
@@ -51,7 +57,8 @@ ENTRY: dict[str, str] = {
     "shard": "200", "eval": "train_frozen",
 }  # fmt: skip
 FREE: dict[str, str] = {
-    "name": "other", "about": "words", "data.root": "/elsewhere", "data.download": "true",
+    "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
+    "network.root": "/elsewhere",
     "resources.train.cpu": "4", "resources.train.gpu": "0.5", "resources.evaluate.cpu": "0.5",
     "resources.evaluate.gpu": "1", "resources.evaluate.actors": "3", "presets": "{p: {seed: 1}}",
     "grid": "{seed: [0]}", "variants": "{A: {seed: 0}}", "evaluation.0.only": "[BN+IN]",
@@ -62,8 +69,10 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
     """Yield each leaf's dotted key and whether it counts."""
     for name, field in model.model_fields.items():
         counts = counted and (field.json_schema_extra or {}).get("counts", True)
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        kind = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        name = field.alias or name
+        if kind is not None and f"{prefix}{name}" != "evaluation":
             yield from leaves(kind, bool(counts), f"{prefix}{name}.")
         elif f"{prefix}{name}" not in ("evaluation", "options"):
             yield f"{prefix}{name}", bool(counts)
@@ -76,6 +85,13 @@ def test_every_field_is_in_one_of_the_lists() -> None:
     assert {name for name, counts in entry.items() if counts} == set(ENTRY)
     free = {name for name, counts in fields.items() if not counts}
     assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with weights in it, to which relative paths lead."""
+    monkeypatch.chdir(tmp_path)
+    Path("w.safetensors").write_bytes(b"weights")
 
 
 @pytest.mark.parametrize("key", COUNTS)
@@ -101,7 +117,8 @@ def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str
 
 @pytest.mark.parametrize("key", FREE)
 def test_a_field_that_does_not_count_leaves_every_id(planned: Planned, key: str) -> None:
-    assert planned(BASE, f"{key}={FREE[key]}").units == planned().units
+    context = IMPORTED if key == "network.root" else ()
+    assert planned(BASE, *context, f"{key}={FREE[key]}").units == planned(BASE, *context).units
 
 
 def other(option: Option) -> object:
