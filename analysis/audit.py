@@ -60,9 +60,13 @@ class Counts(NamedTuple):
 
 def audit(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[Finding]:
     """Return every check that applies to a sweep's claims, in the order of its plan; none of a cell without rows."""
+    return _findings(*_stored(connection, sweep))
+
+
+def _stored(connection: duckdb.DuckDBPyConnection, sweep: str) -> tuple[list[Claim], Evidence]:
     made = evidence.claims(connection, sweep)
     pairs = [pair for claim in made for _, found in wanted(claim) for pair in found]
-    return _findings(made, evidence.Stored(connection, made, pairs))
+    return made, evidence.Stored(connection, made, pairs)
 
 
 def published() -> list[Finding]:
@@ -73,8 +77,10 @@ def published() -> list[Finding]:
 def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> dict[tuple[str, str, str], Counts]:
     """Return the counts of each cell: variant, attack and knowledge as asked; cells without a check are not there."""
     tally: dict[tuple[str, str, str], Counter[Status]] = {}
-    for found in audit(connection, sweep):
-        tally.setdefault((found.variant, found.attack, found.knowledge), Counter())[found.status] += 1
+    made, numbers = _stored(connection, sweep)
+    for claim in made:  # not from findings, whose intervals take much longer than the verdicts
+        for _, verdict in judged(claim, numbers):
+            tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter())[verdict.status] += 1
     return {cell: _counts(counted) for cell, counted in tally.items()}
 
 
@@ -89,6 +95,7 @@ def _findings(made: Iterable[Claim], numbers: Evidence) -> list[Finding]:
 def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
     pair, compared = verdict.pair, verdict.comparison
     half = _half_width(compared) if compared and not compared.differences else None
+    low, high = compared.interval(verdict.level) if compared and compared.differences else (None, None)
     mine, other = pair.x if pair else claim.rows, pair.y if pair and compared else None
     return Finding(
         variant=claim.variant,
@@ -100,8 +107,8 @@ def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
         accuracy=compared.x if compared else verdict.accuracy,
         other_accuracy=compared.y if compared else None,
         difference=compared.difference if compared else None,
-        low=None if half is not None else verdict.low,
-        high=None if half is not None else verdict.high,
+        low=low,
+        high=high,
         level=verdict.level,
         half_width=half,
         n=compared.n if compared else verdict.n,

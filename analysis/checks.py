@@ -39,8 +39,6 @@ class Verdict:
     accuracy: float | None = None
     n: int | None = None
     level: float = LEVEL
-    low: float | None = None
-    high: float | None = None
 
 
 def _percent(accuracy: float) -> str:
@@ -74,13 +72,10 @@ def _missing(claim: Claim, needs: str) -> Verdict:
 
 
 def _above(claim: Claim, pair: Pair, found: Comparison, level: float) -> Verdict:
-    low, high = found.interval(level)
+    above = found.above(level)
     other = _NATURAL if pair.natural else pair.y.setting.unlike(claim.setting)
-    above = low > 0
     says = f"{_percent(found.x)} is {'above' if above else 'not above'} the {_percent(found.y)} of {other}"
-    return Verdict(
-        status="failed" if above else "passed", says=says, pair=pair, comparison=found, level=level, low=low, high=high
-    )
+    return Verdict(status="failed" if above else "passed", says=says, pair=pair, comparison=found, level=level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +122,8 @@ class Suffices(Check):
 
     budget: Callable[[Setting], int | None]
     axes: tuple[str, ...]
-    noun: str
+    one: str
+    many: str
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the smaller budget minus the larger one, the claim being either."""
@@ -144,22 +140,24 @@ class Suffices(Check):
         measured = self._measured(claim, evidence)
         mine = self.budget(claim.setting)
         if not measured:
-            needs = f"{claim.setting.attack} with more than {mine} {self.noun} under {claim.setting.who}"
+            needs = f"{claim.setting.attack} with more than {self._count(mine)} under {claim.setting.who}"
             return _missing(claim, needs)
         larger = [pair for pair in measured if pair.x is claim.rows]
         of = {pair: self.budget(pair.y.setting if pair in larger else pair.x.setting) or 0 for pair in measured}
         pair = max(larger or measured, key=lambda pair: (of[pair], measured[pair].n))
         found = measured[pair]
-        low, high = found.interval()
-        falls = low > 0 and found.difference > FLAT
+        falls = found.difference > FLAT and found.above()
         if pair in larger:
-            end = f"attacked with too few {self.noun}" if falls else f"{mine} {self.noun} suffice"
-            says = f"{_percent(found.x)} with {mine} {self.noun}, {_percent(found.y)} with {of[pair]}: {end}"
+            end = f"attacked with too few {self.many}" if falls else "more change nothing"
+            says = f"{_percent(found.x)} with {self._count(mine)}, {_percent(found.y)} with {of[pair]}: {end}"
         else:
-            end = f"needs more than {mine} {self.noun}" if falls else "it has stopped falling"
-            says = f"{_percent(found.x)} with {of[pair]} {self.noun}, {_percent(found.y)} with {mine}: {end}"
+            end = f"still falling, needs more than {self._count(mine)}" if falls else "it has stopped falling"
+            says = f"{_percent(found.x)} with {self._count(of[pair])}, {_percent(found.y)} with {mine}: {end}"
         status: Status = "failed" if falls else "passed"
-        return Verdict(status=status, says=says, pair=pair, comparison=found, low=low, high=high)
+        return Verdict(status=status, says=says, pair=pair, comparison=found)
+
+    def _count(self, budget: int | None) -> str:
+        return f"{budget} {self.one if budget == 1 else self.many}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,11 +199,10 @@ class AtRadius(Check):
     def _unmoved(measured: Mapping[Pair, Comparison]) -> Verdict:
         pair = max(measured, key=lambda pair: measured[pair].n)
         found = measured[pair]
-        low, high = found.interval()
-        moved = low > 0 or high < 0
+        moved = found.above() or found.below()
         says = f"at ε = 0 {_percent(found.x)}, {_percent(found.y)} on the clean images"
         status: Status = "failed" if moved else "passed"
-        return Verdict(status=status, says=says, pair=pair, comparison=found, low=low, high=high)
+        return Verdict(status=status, says=says, pair=pair, comparison=found)
 
     @staticmethod
     def _broken(measured: Mapping[Pair, Comparison]) -> Verdict:
@@ -321,14 +318,16 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.bounded and claim.steps is not None,
         budget=lambda setting: setting.steps,
         axes=("steps",),
-        noun="steps",
+        one="step",
+        many="steps",
     ),
     Suffices(
         name="restarts change nothing",
         applies=lambda claim: claim.bounded and (claim.random_start or claim.restarts > 1),
         budget=lambda setting: setting.restarts,
         axes=("restarts",),
-        noun="restarts",
+        one="restart",
+        many="restarts",
     ),
     Order(
         name="larger ε ≤ smaller",
@@ -362,7 +361,14 @@ CHECKS: tuple[Check, ...] = (
         nearest=lambda other: other.k or 0,
         needs=lambda claim: f"{claim.attack} under {claim.knowledge} with k below {claim.k}",
     ),
-    Suffices(name="k suffices", applies=_expects, budget=lambda setting: setting.k, axes=("k",), noun="draws a step"),
+    Suffices(
+        name="k suffices",
+        applies=_expects,
+        budget=lambda setting: setting.k,
+        axes=("k",),
+        one="draw a step",
+        many="draws a step",
+    ),
     Order(
         name="enumerate ≤ eot",
         applies=lambda claim: claim.bounded and claim.random and claim.knowledge == "enumerate",

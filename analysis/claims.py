@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from rna_ray.analysis.statistics import Variance, paired
@@ -30,7 +31,6 @@ class Setting:
     eps_space: str = "pixel"
     step_255: float | None = None
     steps: int | None = None
-    """Its steps; the queries of an attack that has those instead."""
     restarts: int = 1
     random_start: bool = False
     knowledge: str = "none"
@@ -93,7 +93,8 @@ class Setting:
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
 
-_FIELDS = tuple(entry.name for entry in fields(Setting))
+# `random` is the network's: rows that are blind to it do not say, and counterparts are of the same networks anyway.
+_FIELDS = tuple(entry.name for entry in fields(Setting) if entry.name != "random")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,8 +138,21 @@ class Comparison:
         """Return the interval of the difference; printed numbers have none, there it is the difference itself."""
         if not self.differences:
             return self.difference, self.difference
-        found = paired(self.differences, level, batches=self.batches)
-        return found.low, found.high
+        return _interval(tuple(sorted(self.differences.items())), level, self.batches)
+
+    def above(self, level: float = LEVEL) -> bool:
+        """Return whether x is above y by more than the interval."""
+        return self.difference > 0 and self.interval(level)[0] > 0  # most are not above: they need no bootstrap
+
+    def below(self, level: float = LEVEL) -> bool:
+        """Return whether x is below y by more than the interval."""
+        return self.difference < 0 and self.interval(level)[1] < 0
+
+
+@lru_cache(maxsize=4096)
+def _interval(histogram: tuple[tuple[float, int], ...], level: float, batches: Variance | None) -> tuple[float, float]:
+    found = paired(dict(histogram), level, batches=batches)
+    return found.low, found.high
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rna_ray.analysis.claims import Claim, Comparison, Facts, Pair, Rows, Settin
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import batch_variance
 
+_TAKEN = ("name", "threat", "eps_255", "step_255", "steps", "restarts", "random_start")
 _OBSERVED = ("global_generator", "softmax_output", "optimizes")
 
 # All evaluations of the networks that the sweep evaluates, whichever sweep asked for them.
@@ -100,15 +101,15 @@ def _settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, Setting]:
     found = {}
     for row in rows:
         key = (row["evaluation"], row["network_id"], row["attack_settings"], row["knowledge"], row["eps_255"])
-        found[row["unit_id"]] = shared.setdefault(key, None) or shared.setdefault(key, _setting(row))
+        if key not in shared:
+            shared[key] = _setting(row)
+        found[row["unit_id"]] = shared[key]
     return found
 
 
 def _setting(row: Mapping[str, Any]) -> Setting:
     options = json.loads(row["attack_settings"])
-    taken = {name: options.pop(name, None) for name in ("name", "eps_255", "threat", "step_255", "restarts")}
-    steps, queries = options.pop("steps", None), options.pop("queries", None)
-    random_start = options.pop("random_start", False)
+    taken = {name: options.pop(name, None) for name in _TAKEN}
     word, k = _knowledge(row["knowledge"], row["knowledge_k"])
     noise = row["noise_255"] or 0.0
     return Setting(
@@ -118,13 +119,13 @@ def _setting(row: Mapping[str, Any]) -> Setting:
         eps_255=row["eps_255"],
         eps_space=row["eps_space"],
         step_255=taken["step_255"],
-        steps=next((count for count in (row["steps"], steps, queries) if count is not None), None),
+        steps=row["steps"],
         restarts=row["restarts"] or taken["restarts"] or 1,
-        random_start=random_start,
+        random_start=bool(taken["random_start"]),
         knowledge=word,
         k=k,
         # Where there is one path, every knowledge was settled to `fixed`.
-        random=word != "fixed" or bool(row["log2_paths"]) or noise > 0,
+        random=word not in ("fixed", "none") or bool(row["log2_paths"]) or noise > 0,
         where=(row["checkpoint"], row["data"], _split(row), row["eval_mode"], noise, row["precision"], _together(row)),
     )
 
@@ -237,5 +238,5 @@ def _comparison(rows: Sequence[Mapping[str, Any]], *, shared: bool) -> Compariso
     if shared and batches is None:
         return None
     n = sum(differences.values())
-    x, y = (sum(row[side] for row in rows) / n for side in ("x", "y"))
+    x, y = (round(sum(row[side] for row in rows) / n, 12) for side in ("x", "y"))  # whatever order they were summed in
     return Comparison(n, x, y, dict(differences), batches)

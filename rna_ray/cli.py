@@ -1,7 +1,7 @@
 """The door: parses, prints, decides nothing. Heavy rooms are imported by the commands that need them.
 
-Exit status: 0 all done, 1 some units failed (the rest is kept), two stores differ or a claim fails its audit, 2 a mistake of the user's (nothing started or written),
-130 stopped by Ctrl-C (what is finished is kept).
+Exit status: 0 all done, 1 some units failed (the rest is kept), stores differ or a claim fails its audit, 2 a mistake
+of the user's (nothing started or written), 130 stopped by Ctrl-C (what is finished is kept).
 """
 
 from __future__ import annotations
