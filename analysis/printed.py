@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def claims(lines: Sequence[Mapping[str, str]]) -> tuple[list[Claim], Printed]:
     table: dict[str, list[_Line]] = {}
     for line in lines:
         variant = f"{line['source']}: {line['model']} {line['method']}"
-        held = _Line(Rows(setting=_setting(line["attack"])), line["attack"], float(line["accuracy"]) / 100)
+        held = _Line(Rows(setting=_setting(line["attack"])), line["attack"], float(Decimal(line["accuracy"]) / 100))
         table.setdefault(variant, []).append(held)
     found: list[Claim] = []
     accuracies: dict[Rows, float] = {}
