@@ -20,6 +20,7 @@ from rna_ray.analysis.claims import LEVEL, Claim, Comparison, Evidence
 from rna_ray.errors import QueryError, unknown
 
 PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"
+_UNSEEN = "; one path a batch was attacked, a chance that is not in the interval"
 _SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
 
 
@@ -97,13 +98,14 @@ def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
     half = _half_width(compared) if compared and not compared.differences else None
     low, high = compared.interval(verdict.level) if compared and compared.differences else (None, None)
     mine, other = pair.x if pair else claim.rows, pair.y if pair and compared else None
+    unseen = compared and any(rows.one_path_attacked for rows in (mine, other) if rows)
     return Finding(
         variant=claim.variant,
         attack=claim.attack,
         knowledge=claim.knowledge,
         check=check.name,
         status=verdict.status,
-        says=verdict.says,
+        says=verdict.says + (_UNSEEN if unseen else ""),
         accuracy=compared.x if compared else verdict.accuracy,
         other_accuracy=compared.y if compared else None,
         difference=compared.difference if compared else None,

@@ -288,8 +288,22 @@ def _expects(claim: Setting) -> bool:
     return claim.bounded and claim.random and claim.knowledge in EXPECTATIONS
 
 
+def _other_method(claim: Setting, other: Setting) -> bool:
+    """Return whether it is any attack in the same ball that knows as much; momentum is a part of the method."""
+    return claim.plain == other.plain and claim.same(other, *_METHOD, "knowledge", "k")
+
+
 def _ball(claim: Setting) -> str:
-    return f"at the same ε under {claim.who}"
+    return f"at the same ε under {claim.who.removeprefix('aggmo-')}"
+
+
+def _ensemble(name: str, attack: str) -> Order:
+    return Order(
+        name=name,
+        applies=lambda claim: claim.bounded and claim.attack == attack,
+        counterpart=lambda claim, other: other.attack == "pgd" and _other_method(claim, other),
+        needs=lambda claim: f"pgd {_ball(claim)}",
+    )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -303,7 +317,7 @@ CHECKS: tuple[Check, ...] = (
     Order(
         name="iterative ≤ single-step",
         applies=lambda claim: claim.iterative,
-        counterpart=lambda claim, other: other.single_step and claim.same(other, *_METHOD),
+        counterpart=lambda claim, other: other.single_step and _other_method(claim, other),
         needs=lambda claim: f"fgsm {_ball(claim)}",
     ),
     Order(
@@ -375,16 +389,12 @@ CHECKS: tuple[Check, ...] = (
         counterpart=lambda claim, other: other.knowledge == "eot" and claim.same(other, "knowledge", "k"),
         nearest=lambda other: other.k or 0,
     ),
-    Order(
-        name="AutoAttack ≤ PGD",
-        applies=lambda claim: claim.bounded and claim.attack == "autoattack",
-        counterpart=lambda claim, other: other.attack == "pgd" and claim.same(other, *_METHOD),
-        needs=lambda claim: f"pgd {_ball(claim)}",
-    ),
+    _ensemble("AutoAttack ≤ PGD", "autoattack"),
+    _ensemble("cascade ≤ PGD", "cascade"),  # it begins with PGD
     Order(
         name="white-box ≤ gradient-free",
         applies=lambda claim: claim.iterative,
-        counterpart=lambda claim, other: other.gradient_free and claim.same(other, *_METHOD),
+        counterpart=lambda claim, other: other.gradient_free and _other_method(claim, other),
         needs=lambda claim: f"square {_ball(claim)}",
     ),
     Unbounded(

@@ -74,6 +74,11 @@ class Setting:
         return f"{self.knowledge}-{self.k}" if self.knowledge in EXPECTATIONS else self.knowledge
 
     @property
+    def plain(self) -> tuple[str, int | None]:
+        """The knowledge without aggregated momentum, which is a way to climb and one that few attacks have."""
+        return self.knowledge.removeprefix("aggmo-"), self.k
+
+    @property
     def name(self) -> str:
         """The attack for people, as in pgd-20@eot-10."""
         steps = "" if self.steps is None else f"-{self.steps}"
@@ -109,6 +114,8 @@ class Rows:
     """Column → whether any of the evaluations saw it; None where it was not looked at."""
     batch: int | None = None
     """The examples that share a path, None where each has its own."""
+    one_path_attacked: bool = False
+    """Whether the attack saw one path a batch, though answers are drawn for each example."""
 
 
 class Pair(NamedTuple):

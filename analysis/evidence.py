@@ -9,11 +9,16 @@ from typing import Any
 
 import duckdb
 
+from rna_ray.analysis.cells import sql
 from rna_ray.analysis.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import batch_variance
 
 _TAKEN = ("name", "threat", "eps_255", "step_255", "steps", "restarts", "random_start")
+_ONE_PATH = ("fixed", "aggmo-fixed", "none")
+"""What any knowledge is settled to where there is one path and no noise."""
+# Rows from before noise_255 was recorded hold null there; their evaluations meant something else: never compared.
+_WHERE = ("checkpoint", "data", "eval_mode", "noise_255", "precision")
 _OBSERVED = ("global_generator", "softmax_output", "optimizes")
 
 # All evaluations of the networks that the sweep evaluates, whichever sweep asked for them.
@@ -30,32 +35,6 @@ FROM plans WHERE sweep = $sweep AND kind = 'evaluate'
 GROUP BY ALL ORDER BY min(position)
 """
 
-# A set holds the units of one setting. Draws of one example are pooled within a network, networks averaged.
-_COMPARISONS = """
-WITH sets AS (
-    SELECT unnest($sets) AS set, unnest($units) AS unit_id
-), pairs AS (
-    SELECT unnest($pairs) AS pair, unnest($xs) AS x, unnest($ys) AS y, unnest($naturals) AS is_natural,
-        unnest($batches) AS batch
-), scores AS MATERIALIZED (
-    SELECT set, network_id, example,
-        sum(adversarial_correct) / sum(draws) AS attacked, sum(natural_correct) / sum(draws) AS clean
-    FROM sets JOIN examples USING (unit_id)
-    GROUP BY ALL
-), by_example AS (
-    SELECT pair, left_side.example // batch AS block, avg(left_side.attacked) AS x,
-        avg(CASE WHEN is_natural THEN right_side.clean ELSE right_side.attacked END) AS y
-    FROM pairs
-        JOIN scores AS left_side ON left_side.set = pairs.x
-        JOIN scores AS right_side ON right_side.set = pairs.y
-            AND right_side.network_id = left_side.network_id AND right_side.example = left_side.example
-    GROUP BY pair, left_side.example, batch
-)
-SELECT pair, block, round(x - y, 9) AS difference, count(*) AS n, sum(x) AS x, sum(y) AS y
-FROM by_example GROUP BY pair, block, round(x - y, 9)
-ORDER BY pair, block, difference
-"""
-
 _FACTS = """
 WITH sets AS (SELECT unnest($sets) AS set, unnest($units) AS unit_id)
 SELECT set, count(zero_gradients) AS looked_at, count(*) FILTER (zero_gradients > 0) AS zero, median(l2) AS median_l2
@@ -67,7 +46,7 @@ GROUP BY set
 def claims(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[Claim]:
     """Return the sweep's cells that have rows, in the order of its plan, each with all rows of its networks."""
     evaluated = {row["unit_id"]: row for row in answer(connection, _EVALUATIONS, {"sweep": sweep}).to_pylist()}
-    settings = _settings(evaluated.values())
+    settings = {unit: _setting(row) for unit, row in evaluated.items()}
     by_network: dict[str, list[str]] = defaultdict(list)
     for unit, row in evaluated.items():
         by_network[row["network_id"]].append(unit)
@@ -95,23 +74,10 @@ def _by_setting(units: Iterable[str], settings: Mapping[str, Setting]) -> dict[S
     return groups
 
 
-def _settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, Setting]:
-    """Return each unit's setting; units of one evaluation share it, as there may be many of them."""
-    shared: dict[tuple[Any, ...], Setting] = {}
-    found = {}
-    for row in rows:
-        key = (row["evaluation"], row["network_id"], row["attack_settings"], row["knowledge"], row["eps_255"])
-        if key not in shared:
-            shared[key] = _setting(row)
-        found[row["unit_id"]] = shared[key]
-    return found
-
-
 def _setting(row: Mapping[str, Any]) -> Setting:
     options = json.loads(row["attack_settings"])
     taken = {name: options.pop(name, None) for name in _TAKEN}
     word, k = _knowledge(row["knowledge"], row["knowledge_k"])
-    noise = row["noise_255"] or 0.0
     return Setting(
         attack=row["attack"],
         options=json.dumps(options, sort_keys=True),
@@ -124,9 +90,8 @@ def _setting(row: Mapping[str, Any]) -> Setting:
         random_start=bool(taken["random_start"]),
         knowledge=word,
         k=k,
-        # Where there is one path, every knowledge was settled to `fixed`.
-        random=word not in ("fixed", "none") or bool(row["log2_paths"]) or noise > 0,
-        where=(row["checkpoint"], row["data"], _split(row), row["eval_mode"], noise, row["precision"], _together(row)),
+        random=word not in _ONE_PATH or bool(row["log2_paths"]) or bool(row["noise_255"]),
+        where=(*(row[column] for column in _WHERE), _split(row), _together(row)),
     )
 
 
@@ -150,7 +115,7 @@ def _together(row: Mapping[str, Any]) -> int | None:
 
 def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Setting]) -> Rows:
     rows = [evaluated[unit] for unit in units]
-    batches = [row["batch"] for row in rows if row["path_sharing"] != "example"]
+    batches = [row["batch"] for row in rows if row["path_sharing"] == "batch"]
     return Rows(
         setting=settings[units[0]],
         units=tuple(units),
@@ -158,6 +123,7 @@ def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], sett
         classes=next((row["classes"] for row in rows if row["classes"] is not None), None),
         observed={column: _any(row[column] for row in rows) for column in _OBSERVED},
         batch=max(batches, default=None),
+        one_path_attacked=any(row["path_sharing"] == "attack" for row in rows),
     )
 
 
@@ -215,7 +181,7 @@ class Stored:
             "batches": [self._batches[at] or whole for at in self._pairs.values()],
         }
         rows: dict[int, list[Any]] = defaultdict(list)
-        for row in answer(connection, _COMPARISONS, wanted | self._units()).to_pylist():
+        for row in answer(connection, sql("audit"), wanted | self._units()).to_pylist():
             rows[row["pair"]].append(row)
         found = {at: _comparison(held, shared=bool(self._batches[at])) for at, held in rows.items()}
         return {at: comparison for at, comparison in found.items() if comparison is not None}

@@ -16,7 +16,7 @@ from rna_ray.errors import QueryError, unknown
 
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
-_PARTS = ("ablation", "scores", "differences")  # queries that are no table by themselves
+_PARTS = ("ablation", "audit", "differences", "scores")  # queries that are no table by themselves
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
 

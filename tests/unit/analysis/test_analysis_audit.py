@@ -59,8 +59,9 @@ def test_a_planted_violation_is_caught_by_its_check_alone(check: str) -> None:
         assert found.n == N and found.units and found.other_units
 
 
-def test_only_unbounded_attacks_are_not_planted() -> None:
-    assert {check.name for check in CHECKS} - set(PLANTED) == {"unbounded ≈ 0 or its distortion stated"}
+def test_every_check_is_planted_here_or_tested_below() -> None:
+    others = {"unbounded ≈ 0 or its distortion stated", "cascade ≤ PGD"}
+    assert {check.name for check in CHECKS} - set(PLANTED) == others
 
 
 @pytest.mark.parametrize("claim", [name for name in HONEST if name != "noise"])
@@ -138,6 +139,13 @@ def test_an_unbounded_attack_states_its_median_distortion() -> None:
     assert found.says == "40.00 % at a median \N{SCRIPT SMALL L}₂ distortion of 0.25"
 
 
+def test_an_ensemble_is_not_above_the_pgd_that_it_begins_with() -> None:
+    above = lab("none")
+    above.evaluate("cascade-20", "eot-5", 0.56, sweep="s")
+    assert [found.other_accuracy for found in above.audit() if found.check == "cascade ≤ PGD"] == [0.5]
+    assert "cascade ≤ PGD" in failed(above.audit())
+
+
 # -- what is compared with what ----------------------------------------------------------------------------------------
 
 
@@ -202,6 +210,31 @@ def test_other_options_make_it_another_attack() -> None:
     changed = step.audit()
     assert failed(changed) == ["larger ε ≤ smaller"]
     assert found_of(changed, "more steps ≤ fewer").status == "not measured"
+
+
+def test_aggregated_momentum_is_a_method_not_knowledge() -> None:
+    climbed = lab("none")
+    climbed.evaluate("pgd-20", "aggmo-eot-5", 0.57, sweep="s")
+    found = {finding.check: finding for finding in climbed.audit()}
+    assert found["iterative ≤ single-step"].other_accuracy == 0.60  # fgsm@eot-5: fgsm has no momentum to aggregate
+    assert found["white-box ≤ gradient-free"].status == "failed"  # square@eot-5 0.55
+    assert found["larger k ≤ smaller"].says == "needs pgd under aggmo-eot with k below 5 on the same images"
+    plain = found_of(lab("autoattack").audit(), "AutoAttack ≤ PGD")
+    stronger = lab("autoattack")
+    stronger.evaluate("pgd-20", "aggmo-eot-5", 0.40)
+    assert plain.status == "passed" and failed(stronger.audit()) == ["AutoAttack ≤ PGD"]
+
+
+def test_rows_of_an_older_meaning_are_not_compared_with_newer_ones() -> None:
+    newer = lab(fgsm={"scores": 0.10, "noise_255": 0.0})
+    assert found_of(newer.audit(), "iterative ≤ single-step").status == "not measured"
+
+
+def test_a_path_that_only_the_attack_shares_is_said() -> None:
+    regrouped = lab(square={"scores": 0.45, "path_sharing": "attack"})
+    found = found_of(regrouped.audit(), "white-box ≤ gradient-free")
+    assert found.status == "failed"
+    assert found.says.endswith("; one path a batch was attacked, a chance that is not in the interval")
 
 
 def test_draws_of_an_example_are_pooled_and_networks_averaged() -> None:
