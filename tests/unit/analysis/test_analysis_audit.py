@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from audit_base import HONEST, NATURAL, Lab, N, drawn, failed, found_of, lab, right, row
+from typer.testing import CliRunner
 
 from rna_ray.analysis import audit as audits
 from rna_ray.analysis.audit import Counts, marks, show
 from rna_ray.analysis.checks import CHECKS
 from rna_ray.analysis.statistics import paired
-from rna_ray.errors import QueryError
+from rna_ray.cli import app
+from rna_ray.errors import QueryError, UserError
 
 SOME_ZEROS = [1] * 8 + [0] * (N - 8)  # 2 %
 FEW_ZEROS = [3] * 4 + [0] * (N - 4)  # 1 %
@@ -391,3 +395,43 @@ def test_equal_printed_numbers_are_no_excess() -> None:
     lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
     made, numbers = audits.printed.claims(lines)
     assert [found.check for found in audits._findings(made, numbers) if found.status == "failed"] == []
+
+
+# -- the command, and its page -----------------------------------------------------------------------------------------
+
+
+def audited(*words: str) -> Any:
+    return CliRunner().invoke(app, ["audit", *words])
+
+
+def test_the_command_exits_by_what_it_found(book: Any) -> None:
+    told = {"attack_settings": '{"name": "fgsm"}', "settings": "{}"}
+    book.cell("BN", "fgsm", "fixed", [[1, 0] * 50], **told)  # the Book's clean answers are all right
+    store = ["--store", book.close().uri]
+    clean = audited(*store)
+    assert (clean.exit_code, clean.output.splitlines()[0]) == (0, "BN")
+    assert audited("s", *store).output == clean.output
+    assert len(json.loads(audited(*store, "--format", "json").output)) > len(clean.output.splitlines())
+    assert audited("s", *store, "--all").output.count(" ? fgsm@fixed, ") > 3
+    published = audited("--published")
+    assert published.exit_code == 1 and "65.61 % is above the 60.69 % of pgd-20@transfer" in published.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "unknown sweep of .*'nothing'"),
+        (["s", "--published"], "--published audits printed tables, 's' is a sweep"),
+        (["--published", "--format", "html"], "unknown format 'html'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(book: Any, words: list[str], said: str) -> None:
+    book.cell("BN", "fgsm", "fixed", [[1, 0]], attack_settings="{}", settings="{}")
+    with pytest.raises(UserError, match=said):
+        CliRunner().invoke(app, ["audit", *words, "--store", book.close().uri], catch_exceptions=False)
+
+
+def test_the_page_explains_every_check() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    explained = re.findall(r"\*\*([^*]+?)\.?\*\*", page.split("## The checks")[1])
+    assert sorted(explained) == sorted(check.name for check in CHECKS)
