@@ -59,6 +59,10 @@ class Counts(NamedTuple):
     not_measured: int = 0
 
 
+Marks = Mapping[tuple[str, str, str], Counts]
+"""Variant, attack and knowledge as asked → the counts of that cell."""
+
+
 def audit(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[Finding]:
     """Return every check that applies to a sweep's claims, in the order of its plan; none of a cell without rows."""
     return _findings(*_stored(connection, sweep))
@@ -75,14 +79,21 @@ def published() -> list[Finding]:
     return _findings(*printed.claims(printed.read()))
 
 
-def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> dict[tuple[str, str, str], Counts]:
-    """Return the counts of each cell: variant, attack and knowledge as asked; cells without a check are not there."""
+def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
+    """Return the counts of each cell; cells without a check are not there."""
     tally: dict[tuple[str, str, str], Counter[Status]] = {}
     made, numbers = _stored(connection, sweep)
     for claim in made:  # not from findings, whose intervals take much longer than the verdicts
         for _, verdict in judged(claim, numbers):
             tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter())[verdict.status] += 1
     return {cell: _counts(counted) for cell, counted in tally.items()}
+
+
+def summed(marks: Marks, variant: str) -> str:
+    """Return the counts of all of a variant's cells, as in 12 ✓ 1 ✗ 5 ?."""
+    cells = [counts for (name, _, _), counts in marks.items() if name == variant]
+    totals = Counts(*(sum(column) for column in zip(*cells, strict=True))) if cells else Counts()
+    return f"{totals.passed} {PASSED} {totals.failed} {FAILED} {totals.not_measured} {NOT_MEASURED}"
 
 
 def _counts(counted: Mapping[Status, int]) -> Counts:
@@ -136,13 +147,13 @@ def text(findings: Sequence[Finding], *, every: bool = False) -> str:
         held = [found for found in findings if found.variant == variant]
         lines.append(variant)
         lines += [f"  {_SIGNS[found.status]} {_said(found)}" for found in held if every or found.status == "failed"]
-        lines.append(f"  {_summed(held)}")
+        lines.append(f"  {_totals(held)}")
     if not every and any(found.status == "not measured" for found in findings):
         lines.append("--all lists every check, and what to run for those not measured")
     return "\n".join(lines) + "\n"
 
 
-def _summed(held: Iterable[Finding]) -> str:
+def _totals(held: Iterable[Finding]) -> str:
     counts = _counts(Counter(found.status for found in held))
     return f"{counts.passed} passed, {counts.failed} failed, {counts.not_measured} not measured"
 

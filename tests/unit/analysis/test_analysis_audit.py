@@ -18,8 +18,10 @@ from rna_ray.analysis import audit as audits
 from rna_ray.analysis.audit import Counts, marks, show
 from rna_ray.analysis.checks import CHECKS
 from rna_ray.analysis.statistics import paired
+from rna_ray.analysis.tables import table
 from rna_ray.cli import app
 from rna_ray.errors import QueryError, UserError
+from rna_ray.store import connect
 
 SOME_ZEROS = [1] * 8 + [0] * (N - 8)  # 2 %
 FEW_ZEROS = [3] * 4 + [0] * (N - 4)  # 1 %
@@ -378,9 +380,9 @@ def test_the_contradictions_of_the_rna_papers_table_1_are_named() -> None:
 
 
 def test_the_plain_rows_keep_their_orders() -> None:
-    for table in (1, 2):
+    for number in (1, 2):
         for method in ("BN", "IN", "GN32", "LN"):
-            found = printed(f"RNA (NeurIPS 2022) Table {table}: ResNet-18 {method}")
+            found = printed(f"RNA (NeurIPS 2022) Table {number}: ResNet-18 {method}")
             wrong = [key for key, finding in found.items() if finding.status == "failed"]
             assert wrong == [("cw", "unbounded ≈ 0 or its distortion stated")]
             assert found["deepfool", "unbounded ≈ 0 or its distortion stated"].status == "passed"
@@ -395,6 +397,46 @@ def test_equal_printed_numbers_are_no_excess() -> None:
     lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
     made, numbers = audits.printed.claims(lines)
     assert [found.check for found in audits._findings(made, numbers) if found.status == "failed"] == []
+
+
+# -- in the sweep's table ----------------------------------------------------------------------------------------------
+
+
+def claimed(book: Any) -> Any:
+    """Return the connection of two cells of a random network, of which `fixed` is above `transfer`."""
+    network = book.trained("BN", log2_paths=20.0)
+    for knowledge, scores in (("transfer", [0, 1] * 50), ("fixed", [1] * 100)):
+        book.cell("BN", "pgd", knowledge, [scores], network_id=network, attack_settings="{}", settings="{}")
+    return connect(book.close())
+
+
+def test_a_table_carries_the_audit_of_each_variant_and_marks_the_cells_that_fail(book: Any) -> None:
+    header, _, line, _, caption = table(claimed(book), "s").splitlines()
+    assert [cell.strip() for cell in header.split("|")[-2:-1]] == ["audit"]
+    cells = [cell.strip() for cell in line.split("|")[3:-1]]
+    assert cells[0].startswith("50.0 ") and not cells[0].endswith("✗")
+    assert cells[1].startswith("100.0 ") and cells[1].endswith(" ✗")  # fixed ≤ transfer
+    findings = audits.audit(connect(book.store), "s")
+    assert failed(findings) == ["fixed ≤ transfer"]
+    statuses = [found.status for found in findings]
+    assert cells[2] == f"{statuses.count('passed')} ✓ 1 ✗ {statuses.count('not measured')} ?"
+    assert caption.endswith("see rna-ray audit s.")
+
+
+def test_latex_has_the_marks_in_ascii_and_csv_the_counts(book: Any) -> None:
+    connection = claimed(book)
+    latex = table(connection, "s", "latex")
+    assert r"2 $\surd$ 1 $\times$ " in latex and "✗" not in latex and "✓" not in latex
+    rows = json.loads(table(connection, "s", "json"))
+    assert [(row["audit_passed"], row["audit_failed"]) for row in rows] == [(1, 0), (1, 1)]
+    assert list(rows[0])[-3:] == ["audit_passed", "audit_failed", "audit_not_measured"]
+    (first, _) = csv.DictReader(io.StringIO(table(connection, "s", "csv")))
+    assert int(first["audit_not_measured"]) == rows[0]["audit_not_measured"] > 3
+
+
+def test_a_table_without_claims_has_no_audit(book: Any) -> None:
+    book.cell("BN", "natural", "none", [[1, 0]], attack_settings="{}", settings="{}")
+    assert "audit" not in table(connect(book.close()), "s")
 
 
 # -- the command, and its page -----------------------------------------------------------------------------------------
