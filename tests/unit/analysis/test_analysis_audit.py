@@ -406,7 +406,7 @@ def claimed(book: Any) -> Any:
     """Return the connection of two cells of a random network, of which `fixed` is above `transfer`."""
     network = book.trained("BN", log2_paths=20.0)
     for knowledge, scores in (("transfer", [0, 1] * 50), ("fixed", [1] * 100)):
-        book.cell("BN", "pgd", knowledge, [scores], network_id=network, attack_settings="{}", settings="{}")
+        book.cell("BN", "pgd", knowledge, [scores], network_id=network)
     return connect(book.close())
 
 
@@ -435,7 +435,7 @@ def test_latex_has_the_marks_in_ascii_and_csv_the_counts(book: Any) -> None:
 
 
 def test_a_table_without_claims_has_no_audit(book: Any) -> None:
-    book.cell("BN", "natural", "none", [[1, 0]], attack_settings="{}", settings="{}")
+    book.cell("BN", "natural", "none", [[1, 0]])
     assert "audit" not in table(connect(book.close()), "s")
 
 
@@ -447,8 +447,7 @@ def audited(*words: str) -> Any:
 
 
 def test_the_command_exits_by_what_it_found(book: Any) -> None:
-    told = {"attack_settings": '{"name": "fgsm"}', "settings": "{}"}
-    book.cell("BN", "fgsm", "fixed", [[1, 0] * 50], **told)  # the Book's clean answers are all right
+    book.cell("BN", "fgsm", "fixed", [[1, 0] * 50])  # the Book's clean answers are all right
     store = ["--store", book.close().uri]
     clean = audited(*store)
     assert (clean.exit_code, clean.output.splitlines()[0]) == (0, "BN")
@@ -468,7 +467,7 @@ def test_the_command_exits_by_what_it_found(book: Any) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(book: Any, words: list[str], said: str) -> None:
-    book.cell("BN", "fgsm", "fixed", [[1, 0]], attack_settings="{}", settings="{}")
+    book.cell("BN", "fgsm", "fixed", [[1, 0]])
     with pytest.raises(UserError, match=said):
         CliRunner().invoke(app, ["audit", *words, "--store", book.close().uri], catch_exceptions=False)
 
