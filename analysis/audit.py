@@ -35,7 +35,7 @@ class Finding:
     status: Status
     says: str
     accuracy: float | None
-    """Of the claim in [0, 1], or of the counterpart that was made to say something of it."""
+    """Of the claim, in [0, 1]; where a check looks at another radius, of the same attack there."""
     other_accuracy: float | None
     difference: float | None
     low: float | None
@@ -108,8 +108,8 @@ def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
     pair, compared = verdict.pair, verdict.comparison
     half = _half_width(compared) if compared and not compared.differences else None
     low, high = compared.interval(verdict.level) if compared and compared.differences else (None, None)
-    mine, other = pair.x if pair else claim.rows, pair.y if pair and compared else None
-    unseen = compared and any(rows.one_path_attacked for rows in (mine, other) if rows)
+    other = pair.y if pair and (compared or pair.y is not claim.rows) else None
+    unseen = compared and any(rows.one_path_attacked for rows in (claim.rows, other) if rows)
     return Finding(
         variant=claim.variant,
         attack=claim.attack,
@@ -125,8 +125,8 @@ def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
         level=verdict.level,
         half_width=half,
         n=compared.n if compared else verdict.n,
-        evaluations=mine.evaluations,
-        units=mine.units,
+        evaluations=claim.rows.evaluations,
+        units=claim.rows.units,
         other_evaluations=other.evaluations if other else (),
         other_units=other.units if other else (),
     )

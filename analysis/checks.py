@@ -126,37 +126,31 @@ class Suffices(Check):
     many: str
 
     def pairs(self, claim: Claim) -> list[Pair]:
-        """Return the smaller budget minus the larger one, the claim being either."""
-        mine, found = self.budget(claim.setting), []
-        for other in claim.others:
-            theirs = self.budget(other.setting)
-            if mine is None or theirs is None or theirs == mine or not claim.setting.same(other.setting, *self.axes):
-                continue
-            found.append(Pair(claim.rows, other) if theirs > mine else Pair(other, claim.rows))
-        return found
+        """Return the claim with each other budget."""
+        others = [other for other in claim.others if claim.setting.same(other.setting, *self.axes)]
+        return [Pair(claim.rows, other) for other in others if self.budget(other.setting) is not None]
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed where the larger budget is lower by more than FLAT and than the interval."""
         measured = self._measured(claim, evidence)
-        mine = self.budget(claim.setting)
+        mine = self.budget(claim.setting) or 0
         if not measured:
             needs = f"{claim.setting.attack} with more than {self._count(mine)} under {claim.setting.who}"
             return _missing(claim, needs)
-        larger = [pair for pair in measured if pair.x is claim.rows]
-        of = {pair: self.budget(pair.y.setting if pair in larger else pair.x.setting) or 0 for pair in measured}
-        pair = max(larger or measured, key=lambda pair: (of[pair], measured[pair].n))
-        found = measured[pair]
-        falls = found.difference > FLAT and found.above()
-        if pair in larger:
+        pair = max(
+            measured, key=lambda pair: (self.budget(pair.y.setting) or 0, measured[pair].n)
+        )  # or the next smaller
+        found, other = measured[pair], self.budget(pair.y.setting) or 0
+        if other > mine:
+            falls = found.difference > FLAT and found.above()
             end = f"attacked with too few {self.many}" if falls else "more change nothing"
-            says = f"{_percent(found.x)} with {self._count(mine)}, {_percent(found.y)} with {of[pair]}: {end}"
         else:
+            falls = found.difference < -FLAT and found.below()
             end = f"still falling, needs more than {self._count(mine)}" if falls else "it has stopped falling"
-            says = f"{_percent(found.x)} with {self._count(of[pair])}, {_percent(found.y)} with {mine}: {end}"
-        status: Status = "failed" if falls else "passed"
-        return Verdict(status=status, says=says, pair=pair, comparison=found)
+        says = f"{_percent(found.x)} with {self._count(mine)}, {_percent(found.y)} with {other}: {end}"
+        return Verdict(status="failed" if falls else "passed", says=says, pair=pair, comparison=found)
 
-    def _count(self, budget: int | None) -> str:
+    def _count(self, budget: int) -> str:
         return f"{budget} {self.one if budget == 1 else self.many}"
 
 

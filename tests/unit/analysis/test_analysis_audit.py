@@ -103,8 +103,9 @@ def test_natural_and_noise_rows_claim_nothing_that_an_attack_must_keep() -> None
 def test_the_largest_budget_fails_where_it_has_not_stopped_falling() -> None:
     falling = lab(without=["more steps"], fewer_steps={"scores": 0.53}).audit()
     assert failed(falling) == ["steps suffice"]
+    assert (found_of(falling, "steps suffice").high or 0) < 0
     says = found_of(falling, "steps suffice").says
-    assert says == "53.00 % with 10 steps, 50.00 % with 20: still falling, needs more than 20 steps"
+    assert says == "50.00 % with 20 steps, 53.00 % with 10: still falling, needs more than 20 steps"
 
 
 def test_a_point_is_flat_however_sure_it_is() -> None:
@@ -136,7 +137,12 @@ def test_a_few_zero_gradients_hide_less_than_a_point() -> None:
 
 
 def test_eps_of_zero_must_not_help_either() -> None:
-    assert failed(lab(eps_0={"scores": 0.90}).audit()) == ["ε = 0 equals natural"]
+    spoilt = lab(eps_0={"scores": 0.90})
+    assert failed(spoilt.audit()) == ["ε = 0 equals natural"]
+    found = found_of(spoilt.audit(), "ε = 0 equals natural")
+    assert (found.accuracy, found.other_accuracy) == (0.90, NATURAL)
+    radii = {evaluation["unit_id"]: evaluation["eps_255"] for evaluation in spoilt.rows["evaluations"]}
+    assert [radii[unit] for unit in (*found.units, *found.other_units)] == [8.0, 0.0]
 
 
 def test_an_unbounded_attack_states_its_median_distortion() -> None:
@@ -392,7 +398,6 @@ def test_the_plain_rows_keep_their_orders() -> None:
 
 
 def test_equal_printed_numbers_are_no_excess() -> None:
-    assert NATURAL == 0.8
     line = {"model": "m", "method": "x", "source": "t"}
     lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
     made, numbers = audits.printed.claims(lines)
