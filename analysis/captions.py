@@ -38,6 +38,14 @@ def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None,
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
 
 
+def audit(sweep: str) -> str:
+    """Return what the audit's marks mean."""
+    return (
+        "audit: checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails "
+        f"one), or that no one measured ?: see rna-ray audit {sweep}."
+    )
+
+
 def comparison(
     sweep: str, against: str, cells: Sequence[Cell], columns: Columns, n: int | None, ball: str | None, without: bool
 ) -> str:

@@ -41,8 +41,13 @@ def lay_out(cells: Sequence[Cell], entries: Mapping[Place, Entry]) -> Layout:
     return Layout(columns, ns, n, _usual(cell.ball for cell in one if cell.ball))
 
 
-def pivot(cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table: variants, their answers where there are several, and columns as planned."""
+def pivot(
+    cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, *, audits: Mapping[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table: variants, their answers where there are several, and columns as planned.
+
+    `audits`, a text for each variant, become the last column.
+    """
     several = len({cell.answer for cell in cells}) > 1
     labels = [_label(column, layout) for column in layout.columns]
     header = ["variant", *(["answer"] if several else []), "draws", *labels]
@@ -51,7 +56,10 @@ def pivot(cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout)
         rows.setdefault((cell.variant, cell.answer), []).append(cell)
     order = {cell.variant: at for at, cell in reversed(list(enumerate(cells)))}
     keys = sorted(rows, key=lambda key: (order[key[0]], ANSWERS.index(key[1])))
-    return header, [_row(variant, answer, rows[variant, answer], entries, layout, several) for variant, answer in keys]
+    grid = [_row(variant, answer, rows[variant, answer], entries, layout, several) for variant, answer in keys]
+    if audits is None:
+        return header, grid
+    return [*header, "audit"], [[*line, audits[variant]] for line, (variant, _) in zip(grid, keys, strict=True)]
 
 
 def _ordered(cells: Sequence[Cell]) -> list[Column]:

@@ -35,6 +35,8 @@ _LATEX = str.maketrans(
         "∞": r"$\infty$",
         "₂": r"$_2$",
         "†": r"\dag{}",
+        "✓": r"$\surd$",
+        "✗": r"$\times$",
         "\N{EN DASH}": "--",
         "\N{MINUS SIGN}": "$-$",
     }

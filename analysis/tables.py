@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis import captions, query, render
+from rna_ray.analysis import audit, captions, query, render
 from rna_ray.analysis.cells import ANSWERS, PRINTED, QUERIES, Cell, ablation, sql
 from rna_ray.analysis.comparisons import Comparison, best, compare
 from rna_ray.analysis.pivot import Entry, Place, lay_out, pivot
@@ -16,7 +16,7 @@ from rna_ray.errors import QueryError, unknown
 
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
-_PARTS = ("ablation", "scores", "differences")  # queries that are no table by themselves
+_PARTS = ("ablation", "audit", "differences", "scores")  # queries that are no table by themselves
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
 
@@ -41,8 +41,9 @@ def table(
 ) -> str:
     """Return a table as md, latex, csv or json; QueryError for a name that is neither a query nor a sweep.
 
-    A sweep gives its variants by its attacks, under one of the ANSWERS or `all`; csv and json give the same cells one
-    a row, with all their numbers. `against` a variant, cells are differences to that variant's, on the same examples.
+    A sweep gives its variants by its attacks, under one of the ANSWERS or `all`, and the audit of each variant; csv and
+    json give the same cells one a row, with all their numbers. `against` a variant, cells are differences to that
+    variant's, on the same examples.
     """
     if format not in FORMATS:
         raise QueryError(unknown("format", format, FORMATS))
@@ -59,15 +60,19 @@ def table(
     if against is not None:
         return _against(connection, name, cells, against, format)
     marked = {_place(cell) for cell in best(connection, cells)}
+    audited = audit.marks(connection, name)
     if format in ("csv", "json"):
-        rows = [_printed(cell) | {"best": _place(cell) in marked} for cell in cells]
-        return FORMATS[format]([*PRINTED, "best"], rows, "")
-    texts = {_place(cell): _accuracy(cell) for cell in cells}
+        rows = [_printed(cell) | {"best": _place(cell) in marked} | _counted(cell, audited) for cell in cells]
+        return FORMATS[format](list(rows[0]), rows, "")
+    texts = {_place(cell): _accuracy(cell) + _failing(cell, audited) for cell in cells}
     texts |= {place: render.Bold(texts[place]) for place in marked}
     entries = {_place(cell): Entry(texts[_place(cell)], cell.n) for cell in cells}
     layout = lay_out(cells, entries)
     caption = captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked))
-    return FORMATS[format](*pivot(cells, entries, layout), caption)
+    if not audited:
+        return FORMATS[format](*pivot(cells, entries, layout), caption)
+    summed = {cell.variant: audit.summed(audited, cell.variant) for cell in cells}
+    return FORMATS[format](*pivot(cells, entries, layout, audits=summed), f"{caption} {captions.audit(name)}")
 
 
 _NONE = "there is no table {!r}: the store holds no sweep yet"
@@ -75,6 +80,15 @@ _NONE = "there is no table {!r}: the store holds no sweep yet"
 
 def _printed(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell, name) for name in PRINTED}
+
+
+def _counted(cell: Cell, audited: audit.Marks) -> dict[str, int]:
+    counts = audited.get((cell.variant, cell.attack, cell.knowledge), audit.Counts())
+    return {f"audit_{status}": count for status, count in counts._asdict().items()}
+
+
+def _failing(cell: Cell, audited: audit.Marks) -> str:
+    return f" {audit.FAILED}" if _counted(cell, audited)["audit_failed"] else ""
 
 
 def _query_table(connection: duckdb.DuckDBPyConnection, name: str, format: str) -> str:

@@ -1,7 +1,7 @@
 """The door: parses, prints, decides nothing. Heavy rooms are imported by the commands that need them.
 
-Exit status: 0 all done, 1 some units failed (the rest is kept), 2 a mistake of the user's (nothing started or written),
-130 stopped by Ctrl-C (what is finished is kept).
+Exit status: 0 all done, 1 some units failed (the rest is kept), stores differ or a claim fails its audit, 2 a mistake
+of the user's (nothing started or written), 130 stopped by Ctrl-C (what is finished is kept).
 """
 
 from __future__ import annotations
@@ -135,6 +135,35 @@ def table(
 
     text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against)
     typer.echo(text.rstrip("\n"))
+
+
+@app.command()
+def audit(
+    sweep: SweepName = None,
+    published: Annotated[bool, typer.Option("--published", help="Audit the papers' printed tables instead.")] = False,
+    format: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    every: Annotated[bool, typer.Option("--all", help="List every check, not only those that failed.")] = False,
+    store: StoreUri = "rna-store",
+) -> None:
+    """Check each claim of a sweep's table against the store's rows; exit status 1 where one fails.
+
+    Example: rna-ray audit quickstart --all
+    """
+    from rna_ray.analysis import audit as audits
+    from rna_ray.store import connect
+
+    if published and sweep is not None:
+        raise UserError(f"--published audits printed tables, {sweep!r} is a sweep: give one of them")
+    if format not in audits.FORMATS:
+        raise UserError(unknown("format", format, audits.FORMATS))
+    if published:
+        found = audits.published()
+    else:
+        opened = _existing(store)
+        found = audits.audit(connect(opened), _sweep(opened, sweep))
+    typer.echo(audits.show(found, format, every=every).rstrip("\n"))
+    if any(finding.status == "failed" for finding in found):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -71,6 +71,7 @@ class Book:
             name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": attack, "knowledge": knowledge, "draws": draws, "eps_space": "pixel"}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
+            name |= {"attack_settings": "{}", "settings": "{}", "eval_mode": "eval"}
             examples = [
                 _row("examples", **shared, example=start + i, natural_correct=draws, adversarial_correct=score)
                 | {"natural_predictions": [0] * draws, "adversarial_predictions": [0] * score + [1] * (draws - score)}

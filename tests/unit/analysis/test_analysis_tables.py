@@ -43,16 +43,18 @@ def test_accuracies_are_means_over_examples_of_correct_over_draws(small: Store) 
 
 def test_the_markdown_table(small: Store) -> None:
     assert table(connect(small), "s").splitlines() == [
-        "| variant | draws | natural    | pgd-20@transfer | pgd-20@eot-10 (n=4) |",
-        "| ------- | ----- | ---------- | --------------- | ------------------- |",
-        "| BN      | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          |",
-        "| BN+IN   | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          |",
+        "| variant | draws | natural    | pgd-20@transfer | pgd-20@eot-10 (n=4) | audit        |",
+        "| ------- | ----- | ---------- | --------------- | ------------------- | ------------ |",
+        "| BN      | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          | 2 ✓ 0 ✗ 22 ? |",
+        "| BN+IN   | 1, 2  | 80.0 ±31.0 | 50.0 ±26.3      | 37.5 ±40.6          | 2 ✓ 0 ✗ 22 ? |",
         "",
         "s: accuracy in % over fresh draws, ± the larger side of its 95 % Wilson interval over the examples. "
         "n = 10 examples where nothing else is said. Attacks within \N{SCRIPT SMALL L}∞ ε = 8/255 where nothing "
         "else is said. Over several paths, standard errors: paths at most 12.5, examples 20.4. Bold: as trained here, "
         "better than every other variant of its column on the same images (95 % paired bootstrap and p, "
-        "Bonferroni-corrected); here none is. Units still missing: 1 (\N{EN DASH} where a cell has none).",
+        "Bonferroni-corrected); here none is. Units still missing: 1 (\N{EN DASH} where a cell has none). audit: checks of "
+        "an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails one), or that no one "
+        "measured ?: see rna-ray audit s.",
     ]
 
 
@@ -136,7 +138,7 @@ def test_cells_under_the_same_labels_stay_apart_by_their_radius(book) -> None:
         book.cell(variant, "pgd", "fixed", [[0, 1, 0]], eps_255=16.0)
         book.cell(variant, "fgsm", "fixed", [[1, 1, 1]])
     header = table(connect(book.close()), "s").splitlines()[0]
-    assert [label.strip() for label in header.split("|")[3:-1]] == [
+    assert [label.strip() for label in header.split("|")[3:-2]] == [
         "pgd@fixed (\N{SCRIPT SMALL L}∞ ε = 8/255)",
         "pgd@fixed (\N{SCRIPT SMALL L}∞ ε = 16/255)",
         "fgsm@fixed",
@@ -169,8 +171,8 @@ def test_csv_and_json_give_every_cell_with_all_its_numbers(small: Store) -> None
 def test_the_latex_table_is_booktabs_and_escaped(small: Store) -> None:
     lines = table(connect(small), "s", "latex").splitlines()
     assert lines[0] == r"\begin{table}"
-    assert r"\begin{tabular}{lrrrr}" in lines
-    assert r"BN & 1, 2 & 80.0 $\pm$31.0 & 50.0 $\pm$26.3 & 37.5 $\pm$40.6 \\" in lines
+    assert r"\begin{tabular}{lrrrrr}" in lines
+    assert r"BN & 1, 2 & 80.0 $\pm$31.0 & 50.0 $\pm$26.3 & 37.5 $\pm$40.6 & 2 $\surd$ 0 $\times$ 22 ? \\" in lines
     assert r"accuracy in \% over" in lines[2]
     assert r"a\_b \& c\$ \{\} \textbackslash{} \textasciitilde{}" in latex(["a_b & c$ {} \\ ~"], [])
     assert markdown(["a|b"], [["c\nd"]]).splitlines()[0::2] == ["| a\\|b |", "| c d  |"]

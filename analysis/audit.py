@@ -1,0 +1,192 @@
+"""The audit: for each claim of a table, the checks of an honest evaluation that it passed, failed, or lacks rows for.
+
+Computed from stored rows, or from printed numbers; never from a log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+import duckdb
+
+from rna_ray.analysis import evidence, printed, render
+from rna_ray.analysis.checks import Check, Status, Verdict, judged, wanted
+from rna_ray.analysis.claims import LEVEL, Claim, Comparison, Evidence
+from rna_ray.errors import QueryError, unknown
+
+PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"
+_UNSEEN = "; one path a batch was attacked, a chance that is not in the interval"
+_SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check of one claim: the two accuracies that it compares, and the rows that they came from."""
+
+    variant: str
+    attack: str
+    knowledge: str
+    check: str
+    status: Status
+    says: str
+    accuracy: float | None
+    """Of the claim, in [0, 1]; where a check looks at another radius, of the same attack there."""
+    other_accuracy: float | None
+    difference: float | None
+    low: float | None
+    """The paired difference's interval, None for printed numbers."""
+    high: float | None
+    level: float
+    half_width: float | None
+    """For printed numbers: that of the unpaired 95 % interval, so that a reader can weigh the difference."""
+    n: int | None
+    evaluations: tuple[str, ...]
+    units: tuple[str, ...]
+    other_evaluations: tuple[str, ...]
+    other_units: tuple[str, ...]
+
+
+class Counts(NamedTuple):
+    """How many checks passed, failed, or were not measured."""
+
+    passed: int = 0
+    failed: int = 0
+    not_measured: int = 0
+
+
+Marks = Mapping[tuple[str, str, str], Counts]
+"""Variant, attack and knowledge as asked → the counts of that cell."""
+
+
+def audit(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[Finding]:
+    """Return every check that applies to a sweep's claims, in the order of its plan; none of a cell without rows."""
+    return _findings(*_stored(connection, sweep))
+
+
+def _stored(connection: duckdb.DuckDBPyConnection, sweep: str) -> tuple[list[Claim], Evidence]:
+    made = evidence.claims(connection, sweep)
+    pairs = [pair for claim in made for _, found in wanted(claim) for pair in found]
+    return made, evidence.Stored(connection, made, pairs)
+
+
+def published() -> list[Finding]:
+    """Return every check of the printed tables that ship; any excess as printed fails."""
+    return _findings(*printed.claims(printed.read()))
+
+
+def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
+    """Return the counts of each cell; cells without a check are not there."""
+    tally: dict[tuple[str, str, str], Counter[Status]] = {}
+    made, numbers = _stored(connection, sweep)
+    for claim in made:  # not from findings, whose intervals take much longer than the verdicts
+        for _, verdict in judged(claim, numbers):
+            tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter())[verdict.status] += 1
+    return {cell: _counts(counted) for cell, counted in tally.items()}
+
+
+def summed(marks: Marks, variant: str) -> str:
+    """Return the counts of all of a variant's cells, as in 12 ✓ 1 ✗ 5 ?."""
+    cells = [counts for (name, _, _), counts in marks.items() if name == variant]
+    totals = Counts(*(sum(column) for column in zip(*cells, strict=True))) if cells else Counts()
+    return f"{totals.passed} {PASSED} {totals.failed} {FAILED} {totals.not_measured} {NOT_MEASURED}"
+
+
+def _counts(counted: Mapping[Status, int]) -> Counts:
+    return Counts(*(counted.get(status, 0) for status in _SIGNS))
+
+
+def _findings(made: Iterable[Claim], numbers: Evidence) -> list[Finding]:
+    return [_finding(claim, check, verdict) for claim in made for check, verdict in judged(claim, numbers)]
+
+
+def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
+    pair, compared = verdict.pair, verdict.comparison
+    half = _half_width(compared) if compared and not compared.differences else None
+    low, high = compared.interval(verdict.level) if compared and compared.differences else (None, None)
+    other = pair.y if pair and (compared or pair.y is not claim.rows) else None
+    unseen = compared and any(rows.one_path_attacked for rows in (claim.rows, other) if rows)
+    return Finding(
+        variant=claim.variant,
+        attack=claim.attack,
+        knowledge=claim.knowledge,
+        check=check.name,
+        status=verdict.status,
+        says=verdict.says + (_UNSEEN if unseen else ""),
+        accuracy=compared.x if compared else verdict.accuracy,
+        other_accuracy=compared.y if compared else None,
+        difference=compared.difference if compared else None,
+        low=low,
+        high=high,
+        level=verdict.level,
+        half_width=half,
+        n=compared.n if compared else verdict.n,
+        evaluations=claim.rows.evaluations,
+        units=claim.rows.units,
+        other_evaluations=other.evaluations if other else (),
+        other_units=other.units if other else (),
+    )
+
+
+def _half_width(compared: Comparison) -> float:
+    """Return the half width of the normal interval of the difference, as if other images had been used for each."""
+    variance = sum(accuracy * (1 - accuracy) for accuracy in (compared.x, compared.y)) / compared.n
+    return NormalDist().inv_cdf(0.5 + LEVEL / 2) * sqrt(variance)
+
+
+def text(findings: Sequence[Finding], *, every: bool = False) -> str:
+    """Return the findings for people, by variant: the failed ones in sentences (`every`: all), then the counts."""
+    if not findings:
+        return "nothing to audit: no attack has rows yet\n"
+    lines = []
+    for variant in dict.fromkeys(found.variant for found in findings):
+        held = [found for found in findings if found.variant == variant]
+        lines.append(variant)
+        lines += [f"  {_SIGNS[found.status]} {_said(found)}" for found in held if every or found.status == "failed"]
+        lines.append(f"  {_totals(held)}")
+    if not every and any(found.status == "not measured" for found in findings):
+        lines.append("--all lists every check, and what to run for those not measured")
+    return "\n".join(lines) + "\n"
+
+
+def _totals(held: Iterable[Finding]) -> str:
+    counts = _counts(Counter(found.status for found in held))
+    return f"{counts.passed} passed, {counts.failed} failed, {counts.not_measured} not measured"
+
+
+def _said(found: Finding) -> str:
+    label = found.attack if found.knowledge in ("", "none") else f"{found.attack}@{found.knowledge}"
+    return f"{label}, {found.check}: {found.says}{_weight(found)}"
+
+
+def _weight(found: Finding) -> str:
+    if found.difference is None:
+        return "" if found.n is None else f" (n = {found.n:,})"
+    if found.half_width is not None:
+        return f" ({100 * found.difference:+.2f}, unpaired ±{100 * found.half_width:.2f} at n = {found.n:,})"
+    assert found.low is not None and found.high is not None
+    interval = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    return f" ({100 * found.difference:+.2f} {interval} on n = {found.n:,} images)"
+
+
+def show(findings: Sequence[Finding], format: str = "table", *, every: bool = False) -> str:
+    """Return the findings as table, csv or json; csv and json hold all of them with every field."""
+    if format not in FORMATS:
+        raise QueryError(unknown("format", format, FORMATS))
+    return text(findings, every=every) if format == "table" else FORMATS[format](findings)
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Finding]], str]] = {
+    "table": text,
+    "csv": lambda found: render.csv_text([field.name for field in fields(Finding)], _plain(found)),
+    "json": lambda found: render.json_text(_plain(found)),
+}
+
+
+def _plain(findings: Iterable[Finding]) -> list[dict[str, object]]:
+    rows = [asdict(found) for found in findings]
+    return [{name: list(value) if isinstance(value, tuple) else value for name, value in row.items()} for row in rows]
