@@ -58,11 +58,11 @@ def test_a_planted_violation_is_caught_by_its_check_alone(check: str) -> None:
     spoilt = lab(claim, **changed).audit()
     assert failed(spoilt) == [check]
     found = found_of(spoilt, check)
-    assert (found.variant, found.attack, found.evaluations) != ((), (), ())
+    assert (found.variant, len(found.evaluations), len(found.units)) == ("BN+IN", 1, 1)
     if found.difference is not None and check != "ε = 0 equals natural":
         assert found.low is not None and found.high is not None
         assert 0 < found.low < found.difference < found.high
-        assert found.n == N and found.units and found.other_units
+        assert found.n == N and len(found.other_units) == 1
 
 
 def test_every_check_is_planted_here_or_tested_below() -> None:
@@ -280,7 +280,7 @@ def test_the_worst_of_several_counterparts_is_held_to_a_sterner_level() -> None:
 
 def test_noise_alone_fails_an_order_about_as_often_as_its_level_says() -> None:
     generator = np.random.default_rng(0)
-    many, networks, n, draws = Lab(), 400, 150, 4
+    many, networks, n, draws = Lab(), 240, 100, 4
     for at in range(networks):
         rates = generator.beta(0.6, 0.6, n)  # PGD and FGSM are equally strong on every example
         for attack, sweep in (("pgd-20", "s"), ("fgsm", None)):
@@ -291,7 +291,7 @@ def test_noise_alone_fails_an_order_about_as_often_as_its_level_says() -> None:
     counted = marks(many.connect(), "s")
     assert len(counted) == networks
     failures = sum(counts.failed for counts in counted.values())
-    assert 0.005 <= failures / networks <= 0.045  # 2.5 %; three standard errors are 2.3
+    assert 1 <= failures <= 13  # 2.5 % of 240 are 6; 13 are three standard errors more
 
 
 def test_chance_that_a_batch_shares_is_not_taken_for_a_violation() -> None:

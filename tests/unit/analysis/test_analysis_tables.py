@@ -52,9 +52,9 @@ def test_the_markdown_table(small: Store) -> None:
         "n = 10 examples where nothing else is said. Attacks within \N{SCRIPT SMALL L}∞ ε = 8/255 where nothing "
         "else is said. Over several paths, standard errors: paths at most 12.5, examples 20.4. Bold: as trained here, "
         "better than every other variant of its column on the same images (95 % paired bootstrap and p, "
-        "Bonferroni-corrected); here none is. Units still missing: 1 (\N{EN DASH} where a cell has none). audit: checks of "
-        "an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails one), or that no one "
-        "measured ?: see rna-ray audit s.",
+        "Bonferroni-corrected); here none is. Units still missing: 1 (\N{EN DASH} where a cell has none). audit: "
+        "checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails one), or "
+        "that no one measured ?: see rna-ray audit s.",
     ]
 
 
