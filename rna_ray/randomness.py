@@ -93,7 +93,9 @@ class Randomness:
 def seeded_generators(seed: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python inside the block, and leave them as they were."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # A GPU that nobody has used has no state to keep, and to ask for it would take its memory.
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

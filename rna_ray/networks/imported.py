@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import platform
-import random as python_random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +15,7 @@ from rna_ray.errors import NetworkError
 from rna_ray.networks import source
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import PathSpace, following, mode, random_layers
-from rna_ray.randomness import Randomness
+from rna_ray.randomness import Randomness, seeded_generators
 
 
 def build(settings: Mapping[str, Any], *, root: str, seed: int) -> Network:
@@ -29,7 +26,7 @@ def build(settings: Mapping[str, Any], *, root: str, seed: int) -> Network:
     another one, or does not give a torch module. Call it inside `source.importing(root)`.
     """
     text = settings["import"]
-    with _seeded(seed):
+    with seeded_generators(seed):
         body = _called(text, _function(text, root, settings["source_sha256"]))
     if not isinstance(body, nn.Module):
         raise NetworkError(f"network.import {text} returned {_kind(body)}; it must return a torch.nn.Module")
@@ -80,7 +77,7 @@ def check(network: Network, images: torch.Tensor, *, classes: int, random: bool,
             paths = network.paths.draw(Randomness(name), "check", torch.arange(len(images), device=images.device))
             if draw and network.paths.sizes:
                 paths = (paths + 1) % torch.tensor(network.paths.sizes, device=images.device)
-            with _seeded(draw), following(network, paths):
+            with seeded_generators(draw), following(network, paths):
                 answers.append(_answer(network, images, name))
             _check_answer(answers[-1], len(images), classes, name)
     if not random and not torch.equal(*answers):
@@ -144,20 +141,3 @@ def _kind(value: object) -> str:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Start the global generators of torch, numpy and Python from a seed inside the block, and put them back."""
-    numpy_state, python_state = np.random.get_state(), python_random.getstate()
-    # A GPU that nobody has touched yet has no state to keep, and asking for it would take its memory.
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        python_random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            python_random.setstate(python_state)

@@ -33,7 +33,7 @@ class Asked:
 
 
 def asked(
-    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, paths: int, noise_255: float,
+    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, paths: float, noise_255: float,
     attack: TrainingAttack, one_draw: bool,
 ) -> Iterator[Asked]:  # fmt: skip
     """Yield the evaluations of one entry, one for each knowledge.
@@ -90,7 +90,9 @@ def _check(record: catalog.Attack, knowledge: str) -> None:
         raise SweepError(f"knowledge: {record.name} walks from path to path and must know them all; write enumerate")
 
 
-def _check_enumerable(paths: int, noise_255: float) -> None:
+def _check_enumerable(paths: float, noise_255: float) -> None:
+    if paths == math.inf:
+        raise SweepError("knowledge: enumerate lists paths, and a plan knows none of an imported network; take eot-K")
     if noise_255:
         raise SweepError("knowledge: enumerate lists paths, and Gaussian noise has no list; take eot-K")
     if paths > ENUMERATED:

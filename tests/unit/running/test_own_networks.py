@@ -54,6 +54,11 @@ class Dropout(nn.Module):
         return F.dropout(self.body(x), own_parts.RATE, training=True)
 
 
+class Tilted(nn.Module):  # answers a whole batch alike, by one throw of a coin
+    def forward(self, x):
+        return torch.rand(()).round() * torch.arange(10.0) + 0 * x.flatten(1)[:, :10]
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -207,6 +212,7 @@ def test_a_randomised_resnet18_of_torchvision_is_judged_under_every_knowledge(ow
 def test_dropout_that_stays_on_counts_as_random(own: Own, store: Store) -> None:
     sets = ("network.import='own_network:Dropout'", "network.weights=", "evaluation.*.draws=4")
     assert not own(*sets, "network.random=true").failures
+    assert set(store.read("evaluations")["global_generator"].to_pylist()) == {True}
     predictions = [row["natural_predictions"] for row in rows(store, "examples", attack="natural")]
     assert {len(one) for one in predictions} == {4} and any(len(set(one)) > 1 for one in predictions)
     ended = own(*sets, "network.random=false")
@@ -215,6 +221,14 @@ def test_dropout_that_stays_on_counts_as_random(own: Own, store: Store) -> None:
     assert failure.kind == "import" and failure.error.startswith(
         "NetworkError: network.random: false was said of own_network:Dropout, but two passes"
     )
+
+
+def test_what_is_drawn_once_a_batch_is_drawn_anew_for_each_answer(own: Own, store: Store) -> None:
+    sets = ("network.import='own_network:Tilted'", "network.weights=", "evaluation.*.draws=64")
+    assert not own(*sets, "network.random=true", "evaluation.*.examples=50").failures
+    answers = {tuple(row["natural_predictions"]) for row in rows(store, "examples", attack="natural")}
+    (answer,) = answers  # every image of a batch alike, and yet each of the 64 draws a throw of its own
+    assert set(answer) == {0, 9} and 16 <= answer.count(9) <= 48
 
 
 def test_parameters_that_share_their_memory_and_none_at_all_are_stored(own: Own, store: Store) -> None:

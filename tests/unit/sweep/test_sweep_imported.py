@@ -199,6 +199,7 @@ def test_what_does_not_go_together_is_one_sentence(bad: str, load_text: Load) ->
         (MIXED.replace("theirs: {", "theirs: {network.norm: IN, "), "variant 'theirs': network.norm: does not go with"),
         (MIXED + "grid: {training.epochs: [1]}\n", "variant 'theirs, epochs=1': training.*: "),
         (OWN.replace("200,", "200, eval: train_frozen,"), "evaluation.0.eval: train_frozen may change what an"),
+        (OWN.replace("[transfer, eot-10]", "enumerate"), "evaluation.0.knowledge: enumerate .* imported network; take"),
         (
             MIXED.replace("ours: {training.lr: 0.05}", 'more: {network.import: "mynet:build", network.root: "/"}'),
             "network.import: there is no module mynet in /",
