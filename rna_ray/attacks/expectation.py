@@ -63,7 +63,8 @@ class Passes:
         self.shared = shared
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
-        self.separate = separate or (shared and bool(network.paths.sizes))
+        # A network that draws by itself may do so once a pass: k draws in one batch would be one.
+        self.separate = separate or network.draws_globally or (shared and bool(network.paths.sizes))
         self.drew_globally = False
         """Whether a pass so far drew from a global generator."""
 
