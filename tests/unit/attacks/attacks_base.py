@@ -23,8 +23,8 @@ from rna_ray.networks.paths import PathSpace
 from rna_ray.randomness import Randomness
 
 
-def network(norm: str = "BN+IN", *, classes: int = 10) -> Network:
-    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False, "paths": "example"}
+def network(norm: str = "BN+IN", *, classes: int = 10, layer_based: bool = False) -> Network:
+    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": layer_based, "paths": "example"}
     return build(settings, shape=(1, 8, 8), classes=classes, mean=(0.5,), std=(0.5,), seed=0).eval()
 
 
