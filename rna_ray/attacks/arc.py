@@ -49,9 +49,9 @@ class Arc(Attack):
             direction, normal, distance = self._nearest(member, x_adv + local)
             length = torch.full_like(distance, self.step)
             if number:  # the first step is whole; later ones are just long enough, so as not to undo the earlier ones
-                along = (normal * local).flatten(1).sum(1)
-                enough = self.step / (self.step - distance) * (distance - along).abs() + MARGIN * self.ball.eps
-                length = torch.where(distance < self.step, enough, length)
+                border = distance + (normal * local).flatten(1).sum(1)  # from where the first step began
+                enough = self.step / (self.step - border) * distance + MARGIN * self.ball.eps
+                length = torch.where(border < self.step, enough, length)
             tried = self._scaled(local + length.view(-1, 1, 1, 1) * direction)
             after = _right(members, self.ball.project(x_adv + tried, x), y)
             local = torch.where((after <= right).view(-1, 1, 1, 1), tried, local)

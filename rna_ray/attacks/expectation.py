@@ -63,7 +63,7 @@ class Passes:
         self.shared = shared
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
-        # A network that draws from the global generators may draw once for a whole batch.
+        # A network that draws by itself may do so once a pass: k draws in one batch would be one.
         self.separate = separate or network.draws_globally or (shared and bool(network.paths.sizes))
         self.drew_globally = False
         """Whether a pass so far drew from a global generator."""

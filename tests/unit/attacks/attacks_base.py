@@ -23,8 +23,8 @@ from rna_ray.networks.paths import PathSpace
 from rna_ray.randomness import Randomness
 
 
-def network(norm: str = "BN+IN", *, classes: int = 10) -> Network:
-    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False, "paths": "example"}
+def network(norm: str = "BN+IN", *, classes: int = 10, layer_based: bool = False) -> Network:
+    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": layer_based, "paths": "example"}
     return build(settings, shape=(1, 8, 8), classes=classes, mean=(0.5,), std=(0.5,), seed=0).eval()
 
 
@@ -124,3 +124,29 @@ class Linear:
         gaps = logits.gather(1, y[:, None]) - logits
         lengths = (self.weight[:, y].T[:, :, None] - self.weight[None]).norm(dim=1)
         return torch.where(lengths > 0, gaps / lengths, torch.inf).amin(1)
+
+
+class Mixture(Linear):
+    """A randomised ensemble of linear classifiers, each as likely as the others, of which the attacker knows all.
+
+    Its gradient is the mean over the members, as under `enumerate`; its answer is that of every member.
+    """
+
+    def __init__(self, weights: torch.Tensor, biases: torch.Tensor, n: int = 4) -> None:
+        super().__init__(weights.shape[2], n)
+        self.weights, self.biases = weights, biases  # (members, 64, classes), (members, classes)
+
+    def gradient(self, x: torch.Tensor, y: torch.Tensor, *, step: int) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        losses = [nn.functional.cross_entropy(member(x), y, reduction="sum") for member in self.members(x)]
+        # One by one, so that opposite gradients cancel to the last bit.
+        return torch.stack([torch.autograd.grad(loss, x)[0] for loss in losses]).mean(0)
+
+    def answer(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([member(x) for member in self.members(x)], 1).detach()
+
+    def members(self, x: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        def member(number: int) -> Callable[[torch.Tensor], torch.Tensor]:
+            return lambda images: (images - 0.5).flatten(1) @ self.weights[number] + self.biases[number]
+
+        return [member(number) for number in range(len(self.weights))]

@@ -32,6 +32,11 @@ ASKED = [
     {"attack": "deepfool", "knowledge": "resample", "attack_steps": 2, "draws": 1},
     {"attack": "cw", "knowledge": "fixed", "attack_steps": 3, "draws": 2},
     {"attack": "square", "knowledge": "fixed", "attack_queries": 10, "draws": 2},
+    {"attack": "pgd", "knowledge": "aggmo-eot-2", "attack_restarts": 2},
+    {"attack": "cascade", "knowledge": "eot-2", "attack_steps": 2, "attack_queries": 10},
+    {"attack": "cascade", "knowledge": "resample", "attack_steps": 2, "attack_queries": 10, "paths": "batch"},
+    {"attack": "cascade", "knowledge": "transfer", "attack_steps": 2, "attack_queries": 10, "precision": "bf16"},
+    {"attack": "cascade", "knowledge": "fixed", "attack_steps": 2, "attack_queries": 10, "noise_255": 25.5},
 ]
 
 
@@ -65,6 +70,31 @@ def test_columns_are_those_of_the_view_and_agree_with_each_other(asked: dict[str
         assert max(columns["linf"]) <= eps + 1e-6
     if "attack_threat" in asked:
         assert max(columns["l2"]) <= eps + 1e-6
+
+
+@pytest.mark.parametrize("attack", ["pgd", "arc", "cascade"])
+@pytest.mark.parametrize("sharing", ["example", "batch"])
+def test_all_paths_of_a_small_space_can_be_enumerated(sharing: str, attack: str) -> None:
+    options = {"attack_steps": 2} | ({"attack_queries": 10} if attack == "cascade" else {})
+    asked = {"attack": attack, "knowledge": "enumerate", "paths": sharing, "attack_eps_255": 32.0, **options}
+    made = network("BN+IN+LN", layer_based=True)
+    said = evaluated(made, attack="natural", draws=1, examples=(0, 24)).columns["natural_predictions"]
+    images = Split(images=split().images, labels=np.array(said)[:, 0])  # so that there is something to break
+    rows = [evaluated(made, images, examples=(0, 6), **asked) for _ in range(2)]
+    assert rows[0] == rows[1] and {len(values) for values in rows[0].columns.values()} == {6}
+    assert rows[0].behaviour.random_output
+    assert 0 < max(rows[0].columns["linf"]) <= 32 / 255 + 1e-6
+
+
+def test_what_an_attack_noticed_has_a_row_an_example_and_none_for_the_padding() -> None:
+    asked = {"attack": "cascade", "knowledge": "transfer", "attack_steps": 2, "attack_queries": 5}
+    columns = evaluated(network("BN"), examples=(0, 6), **asked).columns
+    whole = evaluated(network("BN"), examples=(0, 8), **asked).columns
+    for name in ("part", "zero_gradients"):
+        assert len(columns[name]) == 6 and columns[name][:4] == whole[name][:4]
+    wrong = [count == 0 for count in columns["natural_correct"]]
+    assert any(wrong) and all((part == "") == is_wrong for part, is_wrong in zip(columns["part"], wrong, strict=True))
+    assert [far == 0 for far in columns["linf"]] == wrong
 
 
 def test_work_in_another_thread_changes_nothing() -> None:

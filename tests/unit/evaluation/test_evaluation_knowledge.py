@@ -213,3 +213,96 @@ def test_another_unit_draws_other_paths(draws: Callable[..., tuple[Drawn, dict[s
     other, _ = draws(unit="other")
     assert one.keys() == other.keys()
     assert sum(one[key] == other[key] for key in one) <= 3
+
+
+def victim(made: Network, knowledge: str, *, noise: float = 0.0, shared: bool = False, **options: int) -> Defence:
+    return Defence(
+        Passes(made, shared=shared), made.paths, Randomness("unit"), EXAMPLES, Knowledge.parse(knowledge),
+        draws=options.get("draws", 1), draw=options.get("draw", 0), noise=noise,
+    )  # fmt: skip
+
+
+def along(made: Network, path: torch.Tensor) -> torch.Tensor:
+    """Return the gradient (N, C, H, W) of each example's cross-entropy along one path (L,)."""
+    x = X.clone().requires_grad_()
+    with following(made, path.expand(len(X), -1)):
+        return torch.autograd.grad(F.cross_entropy(made(x), Y, reduction="sum"), x)[0]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("norm", "members"), [("BN+IN", 2), ("BN+IN+LN", 3)])
+def test_enumerate_takes_the_mean_over_all_paths(norm: str, members: int, shared: bool) -> None:
+    made = network(norm, layer_based=True).eval()
+    found = victim(made, "enumerate", shared=shared)
+    expected = torch.stack([along(made, torch.full((9,), member)) for member in range(members)])
+    for step in (0, 3):  # there is nothing to draw
+        torch.testing.assert_close(found.gradient(X, Y, step=step), expected.mean(0), rtol=0, atol=1e-6)
+    assert all((expected[0] - other).abs().max() > 1e-3 for other in expected[1:])
+    logits = []
+    for member in range(members):
+        with following(made, torch.full((8, 9), member)), torch.no_grad():
+            logits.append(made(X))
+    whole = torch.stack(logits)
+    torch.testing.assert_close(found.judge(X, Y).right, (whole.argmax(2) == Y).float().mean(0))
+    torch.testing.assert_close(found.logits(X).exp(), whole.softmax(2).mean(0), rtol=0, atol=1e-5)
+    each = [member(X).detach() for member in found.members(X)]
+    torch.testing.assert_close(torch.stack(each), whole, rtol=0, atol=1e-5)
+
+
+def test_enumerate_of_a_free_space_lists_the_product() -> None:
+    assert PathSpace((2, 3)).all().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    assert PathSpace((3,)).all().tolist() == [[0], [1], [2]] and PathSpace(()).all().shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "apart_by"), [("transfer", 0), ("fixed", 0), ("resample", 6), ("eot-3", 6), ("enumerate", 0)]
+)
+def test_each_part_of_an_attack_draws_its_own_but_transfer_has_one_draw(knowledge: str, apart_by: int) -> None:
+    made = network("BN+IN+LN", layer_based=knowledge == "enumerate").eval()
+    whole, every = victim(made, knowledge), torch.arange(8)
+    one, other, again = (whole.rows(every, part) for part in ("one", "other", "one"))
+    nested = one.rows(every, "deeper")
+    for step in (0, 2):
+        paths = [defence.attacker_draws(X, step).paths for defence in (whole, one, other, nested)]
+        for number, path in enumerate(paths):
+            for earlier in paths[:number]:
+                assert apart(path, earlier) == pytest.approx(apart_by, abs=1)
+        assert torch.equal(again.attacker_draws(X, step).paths, paths[1])
+    answers = [defence.defender_draws(X, "adversarial").paths for defence in (whole, one, nested)]
+    assert all(torch.equal(answers[0], answer) for answer in answers)
+    assert all(torch.equal(defence.judge(X, Y).margin, whole.judge(X, Y).margin) for defence in (one, other, nested))
+
+
+@pytest.mark.parametrize("knowledge", ["transfer", "fixed", "resample", "eot-3", "aggmo-eot-3"])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_some_images_keep_the_draws_that_they_have_in_their_batch(noise: float, knowledge: str) -> None:
+    made, rows = network("BN+IN+LN").eval(), torch.tensor([6, 1, 3])
+    whole = victim(made, knowledge, draws=2, noise=noise)
+    some = whole.rows(rows)
+    assert some.rows(torch.tensor([2])).examples.tolist() == [103]
+    for take in (lambda one, x: one.attacker_draws(x, 2), lambda one, x: one.defender_draws(x, "adversarial")):
+        few, many = take(some, X[rows]), take(whole, X)
+        assert torch.equal(few.paths, many.paths[:, rows]) and few.seeds == many.seeds
+        for mine, theirs in zip(few.noise, many.noise, strict=True):
+            assert torch.equal(mine(), theirs()[rows])
+    few, many = some.judge(X[rows], Y[rows]), whole.judge(X, Y).rows(rows)
+    torch.testing.assert_close(few.margin, many.margin, rtol=0, atol=1e-5)
+    assert torch.equal(few.right, many.right)
+
+
+def test_a_word_of_knowledge_is_read() -> None:
+    read = {word: Knowledge.parse(word) for word in ("none", "fixed", "eot-20", "aggmo-eot-5", "aggmo-fixed")}
+    assert read == {
+        "none": Knowledge("none"),
+        "fixed": Knowledge("fixed"),
+        "eot-20": Knowledge("eot", 20),
+        "aggmo-eot-5": Knowledge("eot", 5, aggregated=True),
+        "aggmo-fixed": Knowledge("fixed", aggregated=True),
+    }
+
+
+def test_aggregated_momentum_is_another_attack_on_the_same_draws() -> None:
+    rows = {word: evaluated(attack="pgd", knowledge=word, attack_steps=4).columns for word in ("eot-2", "aggmo-eot-2")}
+    one, other = rows.values()
+    assert one["natural_predictions"] == other["natural_predictions"]
+    assert max(abs(a - b) for a, b in zip(one["margin"], other["margin"], strict=True)) > 1e-3
