@@ -70,7 +70,7 @@ def path_sharing(settings: Settings, network: Network) -> Sharing:
 
     AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one draw a batch.
     """
-    if not network.paths.sizes and not settings["noise_255"]:
+    if not network.paths.sizes and not settings["noise_255"] and not network.draws_globally:
         return "example"
     if settings["paths"] == "batch":
         return "batch"

@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import grad
 
 from rna_ray.data import Split
-from rna_ray.evaluation.behaviour import Behaviour
+from rna_ray.evaluation.behaviour import LOOKS, Behaviour
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import PathSpace
 
@@ -118,4 +118,4 @@ def test_every_batch_counts_for_the_rows_but_one_is_looked_at() -> None:
 
     made = Network(Counted(), PathSpace(()), mean=(0.5,), std=(0.5,))
     evaluated(made, binary(), attack="natural", draws=1, examples=(0, 24))
-    assert calls == [4] * (2 + 2 * 6)  # two looks, then each batch answers clean and attacked
+    assert calls == [4] * (LOOKS + 2 * 6)  # the looks, then each batch answers clean and attacked
