@@ -41,7 +41,8 @@ def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
     whole = ((one.sum(1) - 1).abs() < TOLERANCE).all() and one.min() > -TOLERANCE
     same = all(torch.equal(one, other) for other in others)
     return Behaviour(
-        classes=one.shape[1], random_output=not same, softmax_output=bool(whole), optimizes=bool(taken), global_generator=passes.drew_globally,
+        classes=one.shape[1], random_output=not same, softmax_output=bool(whole),
+        optimizes=bool(taken), global_generator=passes.drew_globally,
     )  # fmt: skip
 
 
