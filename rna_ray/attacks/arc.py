@@ -34,16 +34,16 @@ class Arc(Attack):
         x_adv = uniform_start(self.ball, victim, x)
         right = _right(members, x_adv, y)
         for _ in range(self.steps):
-            moved = self._round(members, x_adv, x, y, right)
-            after = _right(members, moved, y)
-            x_adv = torch.where((after <= right).view(-1, 1, 1, 1), moved, x_adv)
-            right = torch.minimum(after, right)
+            x_adv, right = self._round(members, x_adv, x, y, right)
         return Proposal(x_adv)
 
     def _round(
         self, members: Sequence[Member], x_adv: torch.Tensor, x: torch.Tensor, y: torch.Tensor, right: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the images after one step for each member, all of them together no longer than `step`."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images after one step for each member, all of them together no longer than `step`.
+
+        With them: how many members (N,) are still right, which has not grown.
+        """
         local = torch.zeros_like(x)
         for number, member in enumerate(members):
             direction, normal, distance = self._nearest(member, x_adv + local)
@@ -56,7 +56,7 @@ class Arc(Attack):
             after = _right(members, self.ball.project(x_adv + tried, x), y)
             local = torch.where((after <= right).view(-1, 1, 1, 1), tried, local)
             right = torch.minimum(after, right)
-        return self.ball.project(x_adv + local, x)
+        return self.ball.project(x_adv + local, x), right
 
     def _nearest(self, member: Member, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the way to the border nearest by linearisation, in the ball's norm.

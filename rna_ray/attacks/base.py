@@ -26,6 +26,14 @@ class Victim(Protocol):
     random: Randomness
     examples: torch.Tensor
     """The indices (N,) of the images under attack: with `random` they decide every draw."""
+    first_draw: int
+    """Which of the defender's draws is attacked, where a `fixed` attacker takes one after the other; else 0."""
+    steady: bool
+    """Whether the attacker sees the same draws at every step."""
+
+    def seed(self, name: str) -> int:
+        """Return a seed for a library's generator: another one for each batch and each draw that is attacked."""
+        ...
 
     def gradient(self, x: torch.Tensor, y: torch.Tensor, *, step: int) -> torch.Tensor:
         """Return the gradient (N, C, H, W) of each example's expected loss at a step of the attack."""
@@ -36,7 +44,7 @@ class Victim(Protocol):
         ...
 
     def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
-        """Return what the attacker makes of its own images (N, C, H, W), on draws that no gradient came from."""
+        """Return what the attacker makes of its own images (N, C, H, W): on draws of no gradient where it has any."""
         ...
 
     def answer(self, x: torch.Tensor) -> torch.Tensor:
@@ -123,7 +131,8 @@ class Proposal:
 
     x_adv: torch.Tensor
     zero_gradients: torch.Tensor | None = None
-    """How many (N,) of the gradients that the attack followed were exactly zero; None where it did not look."""
+    """How many (N,) of the gradients that the attack followed were exactly zero; -1 for an image, or None for all,
+    where it followed none that it could see."""
     parts: tuple[str, ...] | None = None
     """Which part of an ensemble made each image (empty: none, it is as it was); None for an attack of one part."""
     notes: tuple[str, ...] = ()

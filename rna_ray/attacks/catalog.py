@@ -242,8 +242,8 @@ _RECORDS = (
         knowledge=("enumerate",),
         library="own",
         label="arc-{steps}",
-        # For each member and step: a gradient for each border, and the others' answers.
-        passes=lambda settings, classes: _number(settings, "steps") * (1 + 2 * _number(settings, "borders")) / 3,
+        # For each member and step: a gradient for each border, and the answers of (here: two) members.
+        passes=lambda settings, classes: _number(settings, "steps") * (3 + 2 * _number(settings, "borders")) / 3,
     ),
     Attack(
         name="autoattack",

@@ -48,7 +48,7 @@ class Ensemble(Attack):
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         best = Best(victim, x, y)
-        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        zero = torch.full((len(x),), -1, device=x.device)
         notes: list[str] = []
         for part, attack in self.parts:
             rows = best.standing()
@@ -57,6 +57,6 @@ class Ensemble(Attack):
             found = attack.perturb(victim.rows(rows, part), x[rows], y[rows])
             best.offer(found.x_adv, rows, part)
             if found.zero_gradients is not None:
-                zero[rows] += found.zero_gradients
+                zero[rows] = zero[rows].clamp_min(0) + found.zero_gradients
             notes += found.notes
         return Proposal(best.x_adv, zero, tuple(best.parts), tuple(notes))

@@ -51,22 +51,23 @@ class Passes:
     """A network's forward passes along given draws, at one precision.
 
     `shared` says that all examples of a batch share each draw; `separate` that each draw must be a batch of its own,
-    because examples influence one another.
+    because examples influence one another. `forward` is the network compiled, for batches of `batch` images alone where
+    that is given: each other size would compile anew.
     """
 
     def __init__(
-        self, network: Network, *, forward: Forward | None = None, bf16: bool = False, shared: bool = False,
-        separate: bool = False,
+        self, network: Network, *, forward: Forward | None = None, batch: int | None = None, bf16: bool = False,
+        shared: bool = False, separate: bool = False,
     ) -> None:
         self.network, self.forward = network, network if forward is None else forward
-        self.bf16 = bf16
+        self.batch, self.bf16 = batch, bf16
         self.shared = shared
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
         # A network that draws by itself may do so once a pass: k draws in one batch would be one.
         self.separate = separate or network.draws_globally or (shared and bool(network.paths.sizes))
-        self.drew_globally = False
-        """Whether a pass so far drew from a global generator."""
+        self.drew_globally: bool | None = None
+        """Whether a pass drew from a global generator since this was set to False; None where nobody looks."""
 
     def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return fp32 logits (k, N, classes) of images x (N, C, H, W)."""
@@ -99,13 +100,17 @@ class Passes:
             torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16),
             self._watched(draws.seeds[0]),
         ):
-            logits = self.forward(wide).float()
+            forward = self.forward if self.batch in (None, len(x)) else self.network
+            logits = forward(wide).float()
             return logits.view(k, len(x), logits.shape[-1])  # a library may have no image left to ask about
 
     @contextlib.contextmanager
     def _watched(self, seed: int) -> Iterator[None]:
         """Notice draws from the global generators, and make them repeat where the network is known to draw there."""
         with seeded_generators(seed) if self.network.draws_globally else contextlib.nullcontext():
+            if self.drew_globally is None:
+                yield
+                return
             before = global_state(self.network.mean.device)
             yield
             self.drew_globally |= global_state(self.network.mean.device) != before

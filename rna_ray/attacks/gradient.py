@@ -99,11 +99,11 @@ class GradientAttack(Attack):
 
 def uniform_start(ball: Ball, victim: Victim, x: torch.Tensor, start: int = 0) -> torch.Tensor:
     """Return a random point of the ball: uniform for ℓ∞; for ℓ2, of uniform direction and length."""
-    draw, examples = victim.random, victim.examples
+    draw, examples, of = victim.random, victim.examples, {"step": victim.first_draw, "draw": start}
     if ball.threat == "linf":
-        noise = 2 * draw.uniform("attack/start", examples, x.shape[1:], draw=start) - 1
+        noise = 2 * draw.uniform("attack/start", examples, x.shape[1:], **of) - 1
         return ball.project(x + ball.eps * noise, x)
-    direction = draw.normal("attack/start", examples, x.shape[1:], draw=start)
-    length = draw.uniform("attack/length", examples, (1, 1, 1), draw=start)
+    direction = draw.normal("attack/start", examples, x.shape[1:], **of)
+    length = draw.uniform("attack/length", examples, (1, 1, 1), **of)
     norm = direction.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
     return ball.project(x + ball.eps * length * direction / norm, x)

@@ -22,16 +22,27 @@ _SILENT = logging.Logger("autoattack", level=logging.CRITICAL + 1)  # its checks
 
 
 class View(nn.Module):
-    """A victim as an attack library calls it: images in, logits under the attacker's knowledge out."""
+    """A victim as an attack library calls it: images in, logits under the attacker's knowledge out.
 
-    def __init__(self, victim: Victim, device: torch.device) -> None:
+    `zero` (N,) counts the gradients with respect to the images that were exactly zero, for libraries that do not
+    regroup them; `rows` says which of the images the library holds.
+    """
+
+    def __init__(self, victim: Victim, device: torch.device, zero: torch.Tensor | None = None) -> None:
         super().__init__()
-        self._victim = victim
+        self._victim, self.zero = victim, zero
+        self.rows: torch.Tensor | slice = slice(None)
         # torchattacks takes the device from the first parameter.
         self.place = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.zero is not None and x.requires_grad:
+            x.register_hook(self._count)
         return self._victim.logits(x)
+
+    def _count(self, gradient: torch.Tensor) -> None:
+        assert self.zero is not None
+        self.zero[self.rows] += gradient.flatten(1).abs().amax(1) == 0
 
 
 @final
@@ -55,7 +66,7 @@ class TorchAttack(Attack):
         self.name, self.options = name, options
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
-        with seeded_generators(victim.random.seed("attack/library")), torch.enable_grad():
+        with seeded_generators(victim.seed("attack/library")), torch.enable_grad():
             if self.name == "CW":
                 return Proposal(self._finite(self._run(_Positive(victim, x.device), x, y), x))
             # DeepFool shows the network one image at a time, which would then follow the path of another.
@@ -83,12 +94,12 @@ class _Part(Attack):
     """
 
     def _seeded(self, victim: Victim) -> Any:
-        return seeded_generators(victim.random.seed("attack/library"))
+        return seeded_generators(victim.seed("attack/library"))
 
     def _common(self, victim: Victim, x: torch.Tensor) -> dict[str, Any]:
         return {
             "norm": "Linf" if self.ball.threat == "linf" else "L2", "eps": self.ball.eps, "device": x.device,
-            "seed": victim.random.seed("attack/library"),
+            "seed": victim.seed("attack/library"),
         }  # fmt: skip
 
 
@@ -109,9 +120,10 @@ class Apgd(_Part):
         classes = victim.logits(x[:1]).shape[1]
         if (note := self._unfit(classes)) is not None:
             return Proposal(x, notes=(note,))
-        options = self._common(victim, x) | {"n_iter": self.steps, "eot_iter": self.eot, "logger": _SILENT}
-        view = View(victim, x.device)
-        zero = (self._gradient(view, x, y).flatten(1).abs().amax(1) == 0).long()
+        eot = 1 if victim.steady else self.eot  # the mean over equal gradients is any one of them
+        options = self._common(victim, x) | {"n_iter": self.steps, "eot_iter": eot, "logger": _SILENT}
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        view = View(victim, x.device, zero)
         with self._seeded(victim):
             if self.loss == "targeted":
                 attack = APGDAttack_targeted(view, **options)
@@ -132,6 +144,7 @@ class Apgd(_Part):
             rows = best.standing()
             if not len(rows):
                 break
+            attack.model.rows = rows
             with torch.no_grad():
                 attack.y_target = attack.model(x[rows]).sort(dim=1)[1][:, -target]
             for found in _images(attack.attack_single_run(x[rows], y[rows])):
@@ -142,12 +155,6 @@ class Apgd(_Part):
         """Return why there is no such loss: the library would index past the end of the logits."""
         least = {"ce": 0, "dlr": 3, "targeted": 4}[self.loss]
         return f"apgd-{self.loss} was left out: its loss needs {least} classes" if classes < least else None
-
-    @staticmethod
-    def _gradient(view: View, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            return torch.autograd.grad(nn.functional.cross_entropy(view(x), y, reduction="sum"), x)[0]
 
 
 def _images(run: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:

@@ -30,19 +30,24 @@ class Behaviour:
     softmax_output: bool
     optimizes: bool
     global_generator: bool
+    repeats: bool
+    """Whether the same draw gave the same logits twice; if not, the network keeps a generator or a state of its own."""
 
 
 @torch.no_grad()
 def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
     """Return how a defence behaves on clean images (N, C, H, W) in [0, 1], seen over draws that neither side uses."""
     passes = defence.passes
+    passes.drew_globally = False
     with _counting() as taken:
-        one, *others = (passes.logits(x, defence.seen_draws(x, draw))[0] for draw in range(LOOKS))
+        again, one, *others = (passes.logits(x, defence.seen_draws(x, draw))[0] for draw in (0, *range(LOOKS)))
+    drew, passes.drew_globally = passes.drew_globally, None
     whole = ((one.sum(1) - 1).abs() < TOLERANCE).all() and one.min() > -TOLERANCE
-    same = all(torch.equal(one, other) for other in others)
+    random = bool(defence.paths.sizes or defence.noise) or not all(torch.equal(one, other) for other in others)
     return Behaviour(
-        classes=one.shape[1], random_output=not same, softmax_output=bool(whole),
-        optimizes=bool(taken), global_generator=passes.drew_globally,
+        classes=one.shape[1], random_output=random, softmax_output=bool(whole),
+        optimizes=bool(taken), global_generator=drew,
+        repeats=drew or torch.equal(one, again),
     )  # fmt: skip
 
 

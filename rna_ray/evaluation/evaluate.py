@@ -62,7 +62,9 @@ def evaluate(
                 columns.setdefault(name, []).extend(values)
             notes |= dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
     assert behaviour is not None
-    return Evaluated(columns, behaviour, sharing, tuple(notes))
+    # A network that draws by itself may do so once for a whole batch, so nothing less can be taken for independent.
+    shared = "batch" if behaviour.global_generator or not behaviour.repeats else sharing
+    return Evaluated(columns, behaviour, shared, tuple(notes))
 
 
 def path_sharing(settings: Settings, network: Network) -> Sharing:
@@ -70,7 +72,7 @@ def path_sharing(settings: Settings, network: Network) -> Sharing:
 
     AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one draw a batch.
     """
-    if not network.paths.sizes and not settings["noise_255"] and not network.draws_globally:
+    if not network.paths.sizes and not settings["noise_255"]:
         return "example"
     if settings["paths"] == "batch":
         return "batch"
@@ -102,7 +104,8 @@ def _defences(
 
     def passes(shared: bool) -> Passes:
         return Passes(
-            network, forward=None if shared else forward, bf16=settings["precision"] == "bf16", shared=shared,
+            network, forward=None if shared else forward, batch=settings["batch"],
+            bf16=settings["precision"] == "bf16", shared=shared,
             separate=settings["eval"] != "eval",
         )
 
@@ -133,6 +136,8 @@ def _rows(defences: list[Defence], outcomes: list[Outcome], batch: _Batch) -> di
     if (zero := [one.zero_gradients for one in outcomes if one.zero_gradients is not None]):
         columns["zero_gradients"] = torch.stack(zero).sum(0)
     rows = {name: values[: batch.real].cpu().tolist() for name, values in columns.items()}
+    if "zero_gradients" in rows:
+        rows["zero_gradients"] = [None if count < 0 else count for count in rows["zero_gradients"]]
     if outcomes[0].parts is not None:  # of several paths attacked by themselves, the first one's
         rows["part"] = list(outcomes[0].parts[: batch.real])
     return rows

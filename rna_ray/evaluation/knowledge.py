@@ -66,6 +66,15 @@ class Defence:
         self._part = "attack"
         self._calls = 0
 
+    @property
+    def steady(self) -> bool:
+        """Whether the attacker sees the same draws at every step."""
+        return self.knowledge.kind not in ("resample", "eot")
+
+    def seed(self, name: str) -> int:
+        """Return a seed for a library's generator: another one for each batch and each draw that is attacked."""
+        return self.random.seed(f"{name}/{self._first}/{self.first_draw}")
+
     def gradient(self, x: torch.Tensor, y: torch.Tensor, *, step: int) -> torch.Tensor:
         """Return the gradient (N, C, H, W) of each example's loss, its mean over the attacker's draws at this step."""
         return self.attack_passes.gradient(x, y, self.attacker_draws(x, step))
@@ -78,7 +87,7 @@ class Defence:
     @torch.no_grad()
     def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
         """Return what the attacker makes of its own images: on the draw it knows, or on fresh ones of its own."""
-        if self.knowledge.kind in ("resample", "eot"):
+        if not self.steady:
             passes = self.passes  # the answers to come are each example's own, whatever the attack shares
             draws = self._draws("judge", x, range(JUDGED), shared=passes.shared)
         else:

@@ -15,7 +15,10 @@ from rna_ray.errors import NetworkError
 from rna_ray.networks import source
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import PathSpace, following, mode, random_layers
-from rna_ray.randomness import Randomness, seeded_generators
+from rna_ray.randomness import Randomness, global_state, seeded_generators
+
+NEIGHBOURS = 1e-2
+"""By how much a logit may change with an image's neighbours: rounding, and no more."""
 
 
 def build(settings: Mapping[str, Any], *, root: str, seed: int) -> Network:
@@ -69,7 +72,9 @@ def path_space_of(body: nn.Module) -> PathSpace:
 def check(network: Network, images: torch.Tensor, *, classes: int, random: bool, name: str) -> None:
     """Raise NetworkError unless a network maps images (N, C, H, W) in [0, 1] to finite logits (N, classes).
 
-    Where `random` is false, two passes under other global seeds and other paths must also agree bit for bit.
+    Where `random` is false, two passes under other global seeds and other paths must also agree bit for bit. An image's
+    answer must not depend on its neighbours, which attacks that regroup images would change; looked at where nothing
+    is drawn from a global generator.
     """
     answers = []
     with mode(network, "eval"), torch.no_grad():
@@ -77,9 +82,16 @@ def check(network: Network, images: torch.Tensor, *, classes: int, random: bool,
             paths = network.paths.draw(Randomness(name), "check", torch.arange(len(images), device=images.device))
             if draw and network.paths.sizes:
                 paths = (paths + 1) % torch.tensor(network.paths.sizes, device=images.device)
-            with seeded_generators(draw), following(network, paths):
-                answers.append(_answer(network, images, name))
+            with seeded_generators(draw):
+                before = global_state(images.device)
+                with following(network, paths):
+                    answers.append(_answer(network, images, name))
+                drew = global_state(images.device) != before
             _check_answer(answers[-1], len(images), classes, name)
+            if not draw and not drew:
+                half = len(images) // 2
+                with following(network, paths[:half]):
+                    _check_alone(answers[0][:half], _answer(network, images[:half], name), name)
     if not random and not torch.equal(*answers):
         raise NetworkError(
             f"network.random: false was said of {name}, but two passes over the same {len(images)} images gave other "
@@ -131,6 +143,14 @@ def _check_answer(answer: Any, examples: int, classes: int, name: str) -> None:
         )
     if not answer.isfinite().all():
         raise NetworkError(f"{name} gave logits that are not finite for test images")
+
+
+def _check_alone(together: torch.Tensor, alone: torch.Tensor, name: str) -> None:
+    if not torch.allclose(together.float(), alone.float(), rtol=NEIGHBOURS, atol=NEIGHBOURS):
+        raise NetworkError(
+            f"{name} answers an image otherwise when its neighbours are others, as a norm with the batch's own "
+            "statistics does; give it running statistics"
+        )
 
 
 def _kind(value: object) -> str:

@@ -95,6 +95,7 @@ class Linear:
         self.weight = scale * torch.randn(64, classes, generator=generator)
         self.bias = bias
         self.random, self.examples = Randomness("unit"), torch.arange(n)
+        self.first_draw, self.steady = 0, True
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return (x - 0.5).flatten(1) @ self.weight + self.bias
@@ -102,6 +103,9 @@ class Linear:
     def gradient(self, x: torch.Tensor, y: torch.Tensor, *, step: int) -> torch.Tensor:
         x = x.detach().requires_grad_()
         return torch.autograd.grad(torch.nn.functional.cross_entropy(self.logits(x), y, reduction="sum"), x)[0]
+
+    def seed(self, name: str) -> int:
+        return self.random.seed(name)
 
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(x)[:, None].detach()
@@ -141,6 +145,9 @@ class Mixture(Linear):
         losses = [nn.functional.cross_entropy(member(x), y, reduction="sum") for member in self.members(x)]
         # One by one, so that opposite gradients cancel to the last bit.
         return torch.stack([torch.autograd.grad(loss, x)[0] for loss in losses]).mean(0)
+
+    def seed(self, name: str) -> int:
+        return self.random.seed(name)
 
     def answer(self, x: torch.Tensor) -> torch.Tensor:
         return torch.stack([member(x) for member in self.members(x)], 1).detach()

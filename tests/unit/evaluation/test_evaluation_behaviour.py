@@ -77,7 +77,7 @@ def seen(body: nn.Module) -> Behaviour:
     return evaluated(made, binary(), attack="natural", draws=1).behaviour
 
 
-PLAIN = {"random_output": False, "softmax_output": False, "optimizes": False, "global_generator": False}
+PLAIN = {"random_output": False, "softmax_output": False, "optimizes": False, "global_generator": False, "repeats": True}
 
 
 @pytest.mark.parametrize("classes", [2, 4, 100])
@@ -118,4 +118,19 @@ def test_every_batch_counts_for_the_rows_but_one_is_looked_at() -> None:
 
     made = Network(Counted(), PathSpace(()), mean=(0.5,), std=(0.5,))
     evaluated(made, binary(), attack="natural", draws=1, examples=(0, 24))
-    assert calls == [4] * (LOOKS + 2 * 6)  # the looks, then each batch answers clean and attacked
+    assert calls == [4] * (1 + LOOKS + 2 * 6)  # the looks, one of them twice, then each batch answers clean and attacked
+
+
+class Private(Body):
+    """Draws from a generator of its own, which nobody else can seed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + torch.randn((len(x), 4), generator=self.generator)
+
+
+def test_a_generator_of_the_networks_own_shows_as_answers_that_do_not_repeat() -> None:
+    assert seen(Private()) == Behaviour(classes=4, **PLAIN | {"random_output": True, "repeats": False})
