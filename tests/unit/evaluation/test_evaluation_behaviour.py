@@ -77,7 +77,9 @@ def seen(body: nn.Module) -> Behaviour:
     return evaluated(made, binary(), attack="natural", draws=1).behaviour
 
 
-PLAIN = {"random_output": False, "softmax_output": False, "optimizes": False, "global_generator": False, "repeats": True}
+PLAIN = {
+    "random_output": False, "softmax_output": False, "optimizes": False, "global_generator": False, "repeats": True,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("classes", [2, 4, 100])
