@@ -30,3 +30,19 @@ def test_draws_in_parts_equal_draws_at_once(at_most: int, parts: list[int], monk
     for part, expected in zip(found, whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)
         assert expected.abs().max() > 1e-3
+
+
+def test_a_compiled_network_only_sees_whole_batches() -> None:
+    """Ensembles ask about what still stands: as many sizes as there are images, and each would be compiled for."""
+    made, x, seen = network(), images(8), []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return made(x)
+
+    victim = defence(made, knowledge="eot-10")
+    passes = Passes(made, forward=forward, batch=8)
+    passes.logits(x, victim.attacker_draws(x, 0))
+    some = victim.rows(torch.arange(5))
+    found = passes.logits(x[:5], some.attacker_draws(x[:5], 0))
+    assert seen == [80] and found.shape == (10, 5, 10)

@@ -120,7 +120,7 @@ def test_every_batch_counts_for_the_rows_but_one_is_looked_at() -> None:
 
     made = Network(Counted(), PathSpace(()), mean=(0.5,), std=(0.5,))
     evaluated(made, binary(), attack="natural", draws=1, examples=(0, 24))
-    assert calls == [4] * (1 + LOOKS + 2 * 6)  # the looks, one of them twice, then each batch answers clean and attacked
+    assert calls == [4] * (1 + LOOKS + 2 * 6)  # the looks, one of them twice; each batch clean and attacked
 
 
 class Private(Body):

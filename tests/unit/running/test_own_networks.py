@@ -75,6 +75,10 @@ class Nothing(nn.Module):
         return F.one_hot((x.sum((1, 2, 3)) * 0).long(), 10).float() + 0 * x.flatten(1)[:, :10]
 
 
+def Neighbourly():
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 10))
+
+
 def refused():
     raise ValueError("no such file\\nas was asked for")
 """
@@ -229,6 +233,7 @@ def test_what_is_drawn_once_a_batch_is_drawn_anew_for_each_answer(own: Own, stor
     answers = {tuple(row["natural_predictions"]) for row in rows(store, "examples", attack="natural")}
     (answer,) = answers  # every image of a batch alike, and yet each of the 64 draws a throw of its own
     assert set(answer) == {0, 9} and 16 <= answer.count(9) <= 48
+    assert set(store.read("evaluations")["path_sharing"].to_pylist()) == {"batch"}  # so intervals count batches
 
 
 def test_parameters_that_share_their_memory_and_none_at_all_are_stored(own: Own, store: Store) -> None:
@@ -242,6 +247,12 @@ def test_parameters_that_share_their_memory_and_none_at_all_are_stored(own: Own,
     assert {tuple(row["natural_predictions"]) for row in constant} == {(0,)}
     more = own("network.import='own_network:Nothing'", "network.weights=", "evaluation.*.examples=60")
     assert not more.failures and more.ran  # the look at the stored weights lets a file of no tensors through
+
+
+def test_a_network_whose_answers_depend_on_an_images_neighbours_is_refused(own: Own) -> None:
+    ended = own("network.import='own_network:Neighbourly'", "network.weights=", "evaluation.*.examples=50")
+    (failure,) = ended.failures
+    assert failure.kind == "import" and "answers an image otherwise when its neighbours are others" in failure.error
 
 
 def test_weights_that_do_not_fit_are_told_by_their_keys(own: Own, cnn: nn.Module) -> None:
