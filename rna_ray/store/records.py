@@ -117,6 +117,7 @@ _EVALUATIONS = (
     _column("softmax_output", _BOOL, "Whether the outputs look like probabilities, not logits.", optional=True),
     _column("optimizes", _BOOL, "Whether the network took gradients while it answered.", optional=True),
     _column("global_generator", _BOOL, "Whether answering drew from a global generator.", optional=True),
+    _column("repeats", _BOOL, "Whether the same draw gave the same logits twice.", optional=True),
     _column("flags", _TEXT, "What else there is to say of the attack, as JSON.", optional=True),
     _column("path_sharing", _TEXT, "example: a path each; batch: one a batch; attack: one a batch, for the attack."),
     SETTINGS,
