@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from rna_ray.analysis import audit as audits
 from rna_ray.analysis.audit import Counts, marks, show
-from rna_ray.analysis.checks import CHECKS
+from rna_ray.analysis.audit import findings as said_by
+from rna_ray.analysis.audit.checks import CHECKS
 from rna_ray.analysis.statistics import paired
 from rna_ray.analysis.tables import table
 from rna_ray.cli import app
@@ -444,7 +445,7 @@ def test_equal_printed_numbers_are_no_excess() -> None:
     line = {"model": "m", "method": "x", "source": "t"}
     lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
     made, numbers = audits.printed.claims(lines)
-    assert [found.check for found in audits._findings(made, numbers) if found.status == "failed"] == []
+    assert [found.check for found in said_by._findings(made, numbers) if found.status == "failed"] == []
 
 
 # -- in the sweep's table ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The audit: for each claim of a table, the checks of an honest evaluation that it passed, failed, or lacks rows for.
+"""What the audit finds: the checks of each claim, counted for tables and in sentences for people.
 
 Computed from stored rows, or from printed numbers; never from a log.
 """
@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import duckdb
 
-from rna_ray.analysis import evidence, printed, render
-from rna_ray.analysis.checks import Check, Status, Verdict, judged, wanted
-from rna_ray.analysis.claims import LEVEL, Claim, Comparison, Evidence
+from rna_ray.analysis import render
+from rna_ray.analysis.audit import evidence, printed
+from rna_ray.analysis.audit.checks import Check, Status, Verdict, judged, wanted
+from rna_ray.analysis.audit.claims import LEVEL, Claim, Comparison, Evidence
 from rna_ray.errors import QueryError, unknown
 
 PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"

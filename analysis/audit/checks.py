@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rna_ray.analysis.claims import EXPECTATIONS, LEVEL, Claim, Comparison, Evidence, Pair, Setting
+from rna_ray.analysis.audit.claims import EXPECTATIONS, LEVEL, Claim, Comparison, Evidence, Pair, Setting
 from rna_ray.analysis.statistics import mean_interval
 
 Status = Literal["passed", "failed", "not measured"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import duckdb
 
+from rna_ray.analysis.audit.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.cells import sql
-from rna_ray.analysis.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import Variance, batch_variance
 
