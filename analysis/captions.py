@@ -8,7 +8,7 @@ from rna_ray.analysis.cells import Cell, Column
 from rna_ray.errors import QueryError
 
 MISSING, DIVERGED = "\N{EN DASH}", "†"
-L2 = "\N{SCRIPT SMALL L}₂"
+L2, LINF = "\N{SCRIPT SMALL L}₂", "\N{SCRIPT SMALL L}∞"
 Columns = Mapping[Column, Sequence[Cell]]
 
 _ACCURACY = {
@@ -38,11 +38,13 @@ def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None,
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
 
 
-def audit(sweep: str) -> str:
-    """Return what the audit's marks mean."""
+def audit(sweep: str, cells: Sequence[Cell]) -> str:
+    """Return what the audit's marks mean in a table of these cells."""
+    others = any(cell.answer != "expected" for cell in cells)
+    always = ", always of the accuracy over fresh draws, whatever the answer here" if others else ""
     return (
         "audit: checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails "
-        f"one), or that no one measured ?: see rna-ray audit {sweep}."
+        f"one), or that no one measured ?{always}: see rna-ray audit {sweep}."
     )
 
 
@@ -71,7 +73,7 @@ def _setting(cells: Sequence[Cell], n: int | None, ball: str | None) -> Iterator
     if ball:
         yield f"Attacks within {ball} where nothing else is said."
     if any(cell.median_l2 is not None for cell in cells):
-        yield f"[{L2}]: median distance of an unbounded attack."
+        yield f"[{L2}, {LINF}]: median distances of an unbounded attack, for pixels in [0, 1]."
 
 
 def _seeds(cells: Sequence[Cell]) -> Iterator[str]:
@@ -93,8 +95,10 @@ def _shared(columns: Columns) -> Iterator[str]:
         single = those(lambda cell: cell.alone)
         alone = f" (in {single}, all images count as one example)" if single else ""
         yield f"Images of a batch share a draw in {names}: the intervals include its chance{alone}."
-    if names := those(lambda cell: bool(cell.regrouped) and not cell.shared):
-        yield f"One draw a batch was attacked in {names}: the chance of that draw is not in the intervals."
+    if names := those(lambda cell: bool(cell.regrouped) and not cell.shared and cell.knowledge != "enumerate"):
+        yield f"Images of a batch were attacked on the same draws in {names}: their chance is not in the intervals."
+    if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):
+        yield f"On random networks, a success on one draw ends the search of {names}, which may flatter the defence."
 
 
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:

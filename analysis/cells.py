@@ -50,6 +50,7 @@ class Cell:
     se_examples: float | None
     seed_sd: float | None
     median_l2: float | None
+    median_linf: float | None
     eps_255: float | None
     eps_space: str | None
     threat: str | None
@@ -63,6 +64,8 @@ class Cell:
     """Of the cell, in the tables of queries/scores.sql."""
     shared: bool = field(repr=False)
     """Whether the images of a batch were answered on one path."""
+    random: bool = field(repr=False)
+    """Whether the network may answer an image in more than one way."""
     paths: Variance | None = field(repr=False)
     """What such shared paths add to the variance of the accuracy, where draws can tell."""
     alone: bool = field(repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -55,7 +56,7 @@ def table(
         return _query_table(connection, name, format)
     known = sweeps(connection)
     if name not in known:
-        raise QueryError(unknown("table", name, [*names(), *known]) if names() or known else _NONE.format(name))
+        raise QueryError(unknown("table", name, [*names(), *known]))
     cells = ablation(connection, name, ANSWERS if answer == "all" else (answer,))
     if against is not None:
         return _against(connection, name, cells, against, format)
@@ -72,10 +73,7 @@ def table(
     if not audited:
         return FORMATS[format](*pivot(cells, entries, layout), caption)
     summed = {cell.variant: audit.summed(audited, cell.variant) for cell in cells}
-    return FORMATS[format](*pivot(cells, entries, layout, audits=summed), f"{caption} {captions.audit(name)}")
-
-
-_NONE = "there is no table {!r}: the store holds no sweep yet"
+    return FORMATS[format](*pivot(cells, entries, layout, audits=summed), f"{caption} {captions.audit(name, cells)}")
 
 
 def _printed(cell: Cell) -> dict[str, Any]:
@@ -97,7 +95,13 @@ def _query_table(connection: duckdb.DuckDBPyConnection, name: str, format: str) 
     if format in ("csv", "json"):
         return FORMATS[format](found.column_names, rows, "")
     grid = [[render.shown(value) for value in row.values()] for row in render.plain_values(rows)]
-    return FORMATS[format](found.column_names, grid, name)
+    return FORMATS[format](found.column_names, grid, f"{name}: {_opening(sql(name))}")
+
+
+def _opening(text: str) -> str:
+    """Return the comment that a query begins with: it is the table's caption."""
+    lines = itertools.takewhile(lambda line: line.startswith("--"), text.splitlines())
+    return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
 def _against(
@@ -117,7 +121,12 @@ def _against(
     layout = lay_out(others, entries)
     without = any(comparison.mean is None for comparison in compared)
     caption = captions.comparison(sweep, against, cells, layout.columns, layout.n, layout.ball, without)
-    return FORMATS[format](*pivot(others, entries, layout), caption)
+    audited = audit.marks(connection, sweep)
+    if not audited:
+        return FORMATS[format](*pivot(others, entries, layout), caption)
+    summed = {variant: audit.summed(audited, variant) for variant in variants}
+    caption = f"{caption} {captions.audit(sweep, cells)}"
+    return FORMATS[format](*pivot(others, entries, layout, audits=summed), caption)
 
 
 def _place(entry: Cell | Comparison) -> Place:
@@ -129,8 +138,13 @@ def _accuracy(cell: Cell) -> str:
     if cell.accuracy is None or cell.low is None or cell.high is None:
         return MISSING
     half = max(cell.accuracy - cell.low, cell.high - cell.accuracy)
-    distortion = "" if cell.median_l2 is None else f" [{captions.L2} {cell.median_l2:.2f}]"
-    return f"{100 * cell.accuracy:.1f} ±{100 * half:.1f}{distortion}"
+    return f"{100 * cell.accuracy:.1f} ±{100 * half:.1f}{_distortion(cell)}"
+
+
+def _distortion(cell: Cell) -> str:
+    if cell.median_l2 is None or cell.median_linf is None:
+        return ""
+    return f" [{captions.L2} {cell.median_l2:.2f}, {captions.LINF} {cell.median_linf:.2f}]"
 
 
 def _difference(comparison: Comparison) -> str:

@@ -28,14 +28,14 @@ WITH trained AS (
         round(avg(natural_score), 12) AS natural_accuracy, round(avg(score), 12) AS accuracy,
         var_samp(score) / count(*) AS squared_error,
         CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error,
-        bool_or(shared) AS shared
+        bool_or(shared) AS shared, NOT bool_and(one_path) AS random
     FROM by_example GROUP BY ALL
 ), by_seed AS (
     SELECT cell, answer, axes, avg(score) AS accuracy FROM scores GROUP BY ALL
 ), seed_spread AS (
     SELECT cell, answer, round(stddev_samp(accuracy), 12) AS seed_sd FROM by_seed GROUP BY ALL
 ), distortion AS (
-    SELECT cell, answer, median(l2) AS median_l2 FROM scores GROUP BY ALL
+    SELECT cell, answer, median(l2) AS median_l2, median(linf) AS median_linf FROM scores GROUP BY ALL
 ), batches AS (
     SELECT cell, answer, list({'total': total, 'size': size}) AS batches
     FROM (
@@ -59,8 +59,8 @@ WITH trained AS (
 SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
     CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing' ELSE 'finished' END AS state,
     missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
-    paths_error, coalesce(shared, false) AS shared, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
-    CASE WHEN unbounded THEN median_l2 END AS median_l2,
+    paths_error, coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
+    CASE WHEN unbounded THEN median_l2 END AS median_l2, CASE WHEN unbounded THEN median_linf END AS median_linf,
     eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)

@@ -28,15 +28,16 @@ CREATE OR REPLACE TEMP TABLE scores AS
 WITH how AS (
     SELECT unit_id, start, greatest(batch, 1) AS batch,
         path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed') AS shared,
-        coalesce(log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) OR coalesce(NOT random_output, false) AS one_path
+        -- What was seen goes before what was described: an imported network of many paths describes none.
+        coalesce(NOT random_output, log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) AS one_path
     FROM evaluations LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) USING (network_id)
 ), images AS (
-    SELECT cell, axes, unit_id, example, label, draws, l2, natural_correct, natural_predictions,
+    SELECT cell, axes, unit_id, example, label, draws, l2, linf, natural_correct, natural_predictions,
         CASE WHEN examples.attack = 'natural' THEN natural_correct ELSE adversarial_correct END AS correct,
         CASE WHEN examples.attack = 'natural' THEN natural_predictions ELSE adversarial_predictions END AS predictions
     FROM asked JOIN examples USING (unit_id)
 )
-SELECT cell, axes, example, answer, shared, batch, draws, l2,
+SELECT cell, axes, example, answer, shared, batch, draws, l2, linf, one_path,
     start + (example - start) // batch * batch AS block,
     scored(answer, natural_predictions, natural_correct, draws) AS natural_score,
     scored(answer, predictions, correct, draws) AS score,
@@ -47,7 +48,7 @@ FROM images JOIN how USING (unit_id) CROSS JOIN (SELECT unnest(getvariable('answ
 
 CREATE OR REPLACE TEMP TABLE by_example AS
 SELECT cell, answer, example, count(*) AS seeds, avg(score) AS score, avg(natural_score) AS natural_score,
-    bool_or(shared) AS shared, max(batch) AS batch, min(block) AS block,
+    bool_or(shared) AS shared, bool_and(one_path) AS one_path, max(batch) AS batch, min(block) AS block,
     CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS path_variance
 FROM scores
 GROUP BY cell, answer, example;

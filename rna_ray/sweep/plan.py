@@ -301,7 +301,7 @@ def _refuse_repeats(cells: list[Cell]) -> None:
         if seen.setdefault(key, cell).units != cell.units:
             raise SweepError(
                 f"evaluation: two entries ask for {cell.attack} ({cell.knowledge}) of {cell.variant!r} on other "
-                "examples or batches; keep one of them"
+                "examples or batches (a suite stands for its entries); keep one of them, or give both the same"
             )
 
 

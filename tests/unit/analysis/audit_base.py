@@ -55,6 +55,7 @@ class Lab:
         options: Mapping[str, Any] | None = None,
         zero_gradients: Sequence[int | None] | None = None,
         l2: float = 0.0,
+        linf: float = 0.0,
         **settings: Any,
     ) -> str:
         """Add a unit of one evaluation; return its id. A sweep's name adds it to that sweep's plan."""
@@ -69,7 +70,7 @@ class Lab:
             "attack_settings": json.dumps(told), "steps": told.get("steps"), "eps_255": eps_255, "threat": "linf",
             "eps_space": "pixel", "knowledge_k": int(k) if k.isdigit() else None, "settings": "{}", "batch": 100,
             "path_sharing": "example", "eval_mode": "eval", "checkpoint": "best", "classes": 10, "restarts": 1,
-            "global_generator": False, "softmax_output": False, "optimizes": False,
+            "global_generator": False, "repeats": True, "softmax_output": False, "optimizes": False,
         }  # fmt: skip
         shared = {
             "unit_id": unit,
@@ -87,6 +88,7 @@ class Lab:
             "natural_correct": clean,
             "zero_gradients": zero_gradients or [0] * n,
             "l2": [l2] * n,
+            "linf": [linf] * n,
         }
         filled = {name: [value] * n for name, value in row("examples", **shared).items()}
         self.examples.append(conform("examples", pa.table(filled | measured)))

@@ -55,6 +55,8 @@ class Book:
         seed: int = 0,
         missing: int = 0,
         l2: Sequence[float] | None = None,
+        linf: Sequence[float] | None = None,
+        natural: Sequence[int] | None = None,
         predictions: Any = None,
         first: int = 0,
         **settings: Any,
@@ -77,6 +79,8 @@ class Book:
                 | {"natural_predictions": [0] * draws, "adversarial_predictions": [0] * score + [1] * (draws - score)}
                 | ({"adversarial_predictions": list(predictions[i])} if predictions is not None else {})
                 | ({"l2": l2[i]} if l2 else {})
+                | ({"linf": linf[i]} if linf else {})
+                | ({"natural_correct": natural[i]} if natural else {})
                 for i, score in enumerate(scores)
             ]
             if attack == "natural":

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from rna_ray.analysis import audit as audits
 from rna_ray.analysis.audit import Counts, marks, show
-from rna_ray.analysis.checks import CHECKS
+from rna_ray.analysis.audit import findings as said_by
+from rna_ray.analysis.audit.checks import CHECKS
 from rna_ray.analysis.statistics import paired
 from rna_ray.analysis.tables import table
 from rna_ray.cli import app
@@ -136,6 +137,42 @@ def test_a_few_zero_gradients_hide_less_than_a_point() -> None:
     assert (library.status, library.n) == ("not measured", None)
 
 
+def test_a_generator_of_the_networks_own_does_not_repeat() -> None:
+    check = "the path's generator is its own"
+    spoilt = lab(pgd={"repeats": False})
+    assert failed(spoilt.audit()) == [check]
+    assert found_of(spoilt.audit(), check).says.startswith("the same draw gave two answers: the network keeps ")
+    for seen, says in (
+        ({"repeats": None}, "answering drew from no global generator"),  # rows from before it was looked at
+        ({"repeats": True, "global_generator": None}, "needs rows that record global_generator: evaluate again"),
+    ):
+        assert found_of(lab(pgd=seen).audit(), check).says == says
+    reseeded = found_of(lab(pgd={"global_generator": True}).audit(), check).says
+    assert "repeat here only because rna-ray reseeds it" in reseeded
+    # One evaluation of two that does not repeat is enough, whatever the other says.
+    two = lab(pgd={"repeats": False})
+    two.evaluate("pgd-20", "eot-5", 0.5, start=N, sweep="s")
+    assert failed(two.audit()) == [check]
+
+
+def test_fixed_is_held_against_transfer_on_an_imported_network_that_was_seen_to_be_random() -> None:
+    spoilt: dict[str, Any] = {"transfer": {"scores": 0.40}, "fixed": {"random_output": True}}
+    imported = lab("fixed", **spoilt)
+    imported.rows["trials"] = [row("trials", unit_id="net", state="imported", log2_paths=0.0)]
+    assert failed(imported.audit()) == ["fixed ≤ transfer"]
+    # What was seen goes before what the plan had to take for possible.
+    alike = lab("fixed", **spoilt | {"fixed": {"random_output": False}})
+    assert "fixed ≤ transfer" not in {found.check for found in alike.audit()}
+
+
+def test_what_is_left_at_the_whole_radius_is_weighed_with_the_chance_that_batches_share() -> None:
+    left = [1] * 20 + [0] * (N - 60) + [1] * 40  # 10 % are chance; 15 % is beyond it, unless most of it is one batch
+    check, shared = "ε → 1 reaches chance", {"path_sharing": "batch", "batch": 60}
+    assert failed(lab(eps_255={"scores": left}).audit()) == [check]
+    found = found_of(lab(eps_255={"scores": left} | shared).audit(), check)
+    assert (found.status, found.accuracy) == ("passed", 0.15)
+
+
 def test_eps_of_zero_must_not_help_either() -> None:
     spoilt = lab(eps_0={"scores": 0.90})
     assert failed(spoilt.audit()) == ["ε = 0 equals natural"]
@@ -146,9 +183,11 @@ def test_eps_of_zero_must_not_help_either() -> None:
 
 
 def test_an_unbounded_attack_states_its_median_distortion() -> None:
-    found = found_of(lab("deepfool", deepfool={"l2": 0.25}).audit(), "unbounded ≈ 0 or its distortion stated")
+    far = lab("deepfool", deepfool={"l2": 0.25, "linf": 0.03125})
+    found = found_of(far.audit(), "unbounded ≈ 0 or its distortion stated")
     assert found.status == "passed"
-    assert found.says == "40.00 % at a median \N{SCRIPT SMALL L}₂ distortion of 0.25"
+    letter = "\N{SCRIPT SMALL L}"
+    assert found.says == f"40.00 % at a median distortion of {letter}₂ 0.25, {letter}∞ 0.0312"
 
 
 def test_an_ensemble_is_not_above_the_pgd_that_it_begins_with() -> None:
@@ -163,7 +202,7 @@ def test_an_ensemble_is_not_above_the_pgd_that_it_begins_with() -> None:
 
 def test_without_counterparts_nothing_is_measured_and_it_says_what_to_run() -> None:
     alone = Lab()
-    unseen = {"global_generator": None, "softmax_output": None, "optimizes": None}
+    unseen = {"global_generator": None, "repeats": None, "softmax_output": None, "optimizes": None}
     alone.evaluate("pgd-20", "eot-10", 0.5, sweep="s", zero_gradients=[None] * N, **unseen)
     findings = alone.audit()
     assert [found.check for found in findings if found.status == "passed"] == ["attack ≤ natural"]
@@ -246,7 +285,12 @@ def test_a_path_that_only_the_attack_shares_is_said() -> None:
     regrouped = lab(square={"scores": 0.45, "path_sharing": "attack"})
     found = found_of(regrouped.audit(), "white-box ≤ gradient-free")
     assert found.status == "failed"
-    assert found.says.endswith("; one path a batch was attacked, a chance that is not in the interval")
+    assert found.says.endswith(
+        "; images of a batch were attacked on the same draws, a chance that is not in the interval"
+    )
+    every = {"claim": "enumerate", "larger_k": {"scores": 0.45}}
+    unseen = found_of(lab(**every, enumerate={"path_sharing": "attack"}).audit(), "enumerate ≤ eot")
+    assert unseen.status == "failed" and not unseen.says.endswith("interval")  # all paths were attacked: no chance
 
 
 def test_draws_of_an_example_are_pooled_and_networks_averaged() -> None:
@@ -401,7 +445,7 @@ def test_equal_printed_numbers_are_no_excess() -> None:
     line = {"model": "m", "method": "x", "source": "t"}
     lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
     made, numbers = audits.printed.claims(lines)
-    assert [found.check for found in audits._findings(made, numbers) if found.status == "failed"] == []
+    assert [found.check for found in said_by._findings(made, numbers) if found.status == "failed"] == []
 
 
 # -- in the sweep's table ----------------------------------------------------------------------------------------------
@@ -425,6 +469,20 @@ def test_a_table_carries_the_audit_of_each_variant_and_marks_the_cells_that_fail
     assert failed(findings) == ["fixed ≤ transfer"]
     statuses = [found.status for found in findings]
     assert cells[2] == f"{statuses.count('passed')} ✓ 1 ✗ {statuses.count('not measured')} ?"
+    assert caption.endswith("see rna-ray audit s.")
+    always = ", always of the accuracy over fresh draws, whatever the answer here: see rna-ray audit s."
+    assert always not in caption
+    assert table(connect(book.store), "s", answer="worst").rstrip().endswith(always)
+    assert table(connect(book.store), "s", answer="all").rstrip().endswith(always)
+
+
+def test_a_table_of_differences_carries_the_audit_too(book: Any) -> None:
+    claimed(book)
+    other = book.trained("IN", log2_paths=20.0)
+    book.cell("IN", "pgd", "transfer", [[0, 1] * 50], network_id=other)
+    header, _, line, _, caption = table(connect(book.close()), "s", against="BN").splitlines()
+    assert [cell.strip() for cell in header.split("|")[-2:-1]] == ["audit"]
+    assert line.split("|")[-2].strip() == audits.summed(marks(connect(book.store), "s"), "IN")
     assert caption.endswith("see rna-ray audit s.")
 
 

@@ -61,6 +61,10 @@ def test_paths_and_examples_are_kept_apart(book) -> None:
     book.answered("described", "pgd", "transfer", [[0], [1]], network_id=plain)
     noisy = book.trained("noisy", log2_paths=0.0)
     book.answered("noisy", "pgd", "transfer", [[0], [1]], network_id=noisy, noise_255=20.0)
+    # An imported network describes no paths, however many it has: what was seen of it decides.
+    imported = book.trained("imported", log2_paths=0.0, state="imported")
+    book.answered("imported", "pgd", "transfer", [[0, 1], [1, 1]], network_id=imported, random_output=True)
+    book.answered("imported, one draw", "pgd", "transfer", [[0], [1]], network_id=imported, random_output=True)
     found = cells(book.close(), ANSWERS)
     cell = found["random", "expected"]
     paths = 2 * (3 / 4 * 1 / 4) / 3 / 3**2
@@ -69,7 +73,8 @@ def test_paths_and_examples_are_kept_apart(book) -> None:
     known = {
         variant: (found[variant, "expected"].se_paths, found[variant, "expected"].se_examples) for variant, _ in found
     }
-    assert known["one draw"] == known["noisy"] == (None, None)
+    assert known["one draw"] == known["noisy"] == known["imported, one draw"] == (None, None)
+    assert known["imported"] == (pytest.approx(sqrt(1 / 4 / 2**2)), 0.0)
     assert known["one path"] == known["described"] == (0.0, pytest.approx(0.5))
     assert found["random", "vote"].se_paths is None  # there is one vote, however many draws
 

@@ -128,10 +128,10 @@ def test_the_table_of_differences(book) -> None:
     store = book.close()
     text = table(connect(store), "s", against="BN")
     assert text.splitlines()[:4] == [
-        "| variant | draws | pgd@fixed          | pgd@eot-10          |",
-        "| ------- | ----- | ------------------ | ------------------- |",
-        "| BN+IN   | 1     | \N{MINUS SIGN}20.0 ±8.4, p 2e-6 | \N{MINUS SIGN}10.0 ±6.7, p 0.002 |",
-        "| IN      | 1     | 0.0 ±2.9, p 1.000  | 0.0 ±2.9, p 1.000   |",
+        "| variant | draws | pgd@fixed          | pgd@eot-10          | audit        |",
+        "| ------- | ----- | ------------------ | ------------------- | ------------ |",
+        "| BN+IN   | 1     | \N{MINUS SIGN}20.0 ±8.4, p 2e-6 | \N{MINUS SIGN}10.0 ±6.7, p 0.002 | 2 ✓ 0 ✗ 22 ? |",
+        "| IN      | 1     | 0.0 ±2.9, p 1.000  | 0.0 ±2.9, p 1.000   | 2 ✓ 0 ✗ 22 ? |",
     ]
     assert "s: accuracy over fresh draws minus that of BN on the same images, in points, ±" in text
     rows = json.loads(table(connect(store), "s", "json", against="BN"))

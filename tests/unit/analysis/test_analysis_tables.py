@@ -15,6 +15,9 @@ from rna_ray.analysis.tables import ablation, names, sweeps, table
 from rna_ray.errors import QueryError
 from rna_ray.store import Store, connect
 
+UNBOUNDED = {"eps_255": None, "threat": "none"}
+ELL = "\N{SCRIPT SMALL L}"
+
 
 def cells_of(store: Store) -> dict[tuple[str, str, str], object]:
     return {(cell.variant, cell.attack, cell.knowledge): cell for cell in ablation(connect(store), "s")}
@@ -87,7 +90,10 @@ def test_paths_that_images_share_are_said_of_their_columns(book) -> None:
         "as one example)."
     )
     assert said in text
-    assert "One draw a batch was attacked in square@transfer: the chance of that draw is not in the intervals." in text
+    assert (
+        "Images of a batch were attacked on the same draws in square@transfer: their chance is not in the intervals."
+        in text
+    )
 
 
 def test_a_column_of_the_same_name_does_not_hide_what_another_shares(book) -> None:
@@ -123,13 +129,38 @@ def test_a_unit_shared_by_two_cells_counts_in_both(book) -> None:
 
 
 def test_unbounded_attacks_carry_their_median_distance(book) -> None:
-    book.cell("BN", "cw", "fixed", [[0, 1, 0]], l2=[0.1, 0.2, 0.7], eps_255=None, threat="none")
+    book.cell("BN", "cw", "fixed", [[0, 1, 0]], l2=[0.1, 0.2, 0.7], linf=[0.5, 0.02, 0.01], **UNBOUNDED)
     book.cell("BN", "natural", "none", [[1, 1, 1]])
     book.cell("BN", "pgd", "fixed", [[1, 0, 1]], l2=[1.0, 1.0, 1.0])
     cells = cells_of(book.close())
     assert cells["BN", "cw", "fixed"].median_l2 == pytest.approx(0.2)
-    assert cells["BN", "pgd", "fixed"].median_l2 is cells["BN", "natural", "none"].median_l2 is None
-    assert "33.3 ±45.9 [\N{SCRIPT SMALL L}₂ 0.20]" in table(connect(book.store), "s")
+    assert cells["BN", "cw", "fixed"].median_linf == pytest.approx(0.02)
+    assert cells["BN", "pgd", "fixed"].median_l2 is cells["BN", "natural", "none"].median_linf is None
+    text = table(connect(book.store), "s")
+    assert f"33.3 ±45.9 [{ELL}₂ 0.20, {ELL}∞ 0.02]" in text
+    assert f"[{ELL}₂, {ELL}∞]: median distances of an unbounded attack, for pixels in [0, 1]." in text
+    latex = table(connect(book.store), "s", "latex")
+    assert r"33.3 $\pm$45.9 [$\ell$$_2$ 0.20, $\ell$$\infty$ 0.02]" in latex
+    (row,) = [
+        row for row in csv.DictReader(io.StringIO(table(connect(book.store), "s", "csv"))) if row["attack"] == "cw"
+    ]
+    assert (float(row["median_l2"]), float(row["median_linf"])) == pytest.approx((0.2, 0.02))
+
+
+def test_a_search_that_one_draw_ends_is_said_of_random_networks_alone(book) -> None:
+    said = "On random networks, a success on one draw ends the search of "
+    for variant, knowledge, random in (("BN", "transfer", False), ("BN+IN", "fixed", True)):
+        book.cell(variant, "cw", knowledge, [[1, 0]], random_output=random, **UNBOUNDED)
+    assert said not in table(connect(book.close()), "s")
+    book.cell("BN+IN", "cw", "transfer", [[1, 0]], random_output=True, **UNBOUNDED)
+    assert f"{said}cw@transfer, which may flatter the defence." in table(connect(book.close()), "s")
+
+
+def test_all_paths_leave_no_chance_of_the_attacks_draws(book) -> None:
+    for knowledge in ("enumerate", "eot-20"):
+        book.cell("BN+IN", "cascade", knowledge, [[1, 1]], path_sharing="attack")
+    said = "Images of a batch were attacked on the same draws in cascade@eot-20: their chance is not in the intervals."
+    assert said in table(connect(book.close()), "s")
 
 
 def test_cells_under_the_same_labels_stay_apart_by_their_radius(book) -> None:
@@ -179,9 +210,9 @@ def test_the_latex_table_is_booktabs_and_escaped(small: Store) -> None:
 
 
 def test_an_unknown_name_lists_the_known(small: Store, book, make_book: Callable) -> None:
-    assert "ablation" not in names()  # it is what the name of a sweep stands for
+    assert names() == ["distortion"]  # ablation is what the name of a sweep stands for
     assert sweeps(connect(small)) == ["s"]
-    with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: .*\bs\b"):
+    with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: distortion, s$"):
         table(connect(small), "quick")
     with pytest.raises(QueryError, match=r"unknown format 'html'\. Known: csv, json, latex, md"):
         table(connect(small), "s", "html")

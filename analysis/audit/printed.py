@@ -9,7 +9,7 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import NamedTuple
 
-from rna_ray.analysis.claims import Claim, Comparison, Facts, Pair, Rows, Setting
+from rna_ray.analysis.audit.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 
 N = 10_000
 """The test images of CIFAR-10 and CIFAR-100."""

@@ -1,4 +1,4 @@
-"""The audit: for each claim of a table, the checks of an honest evaluation that it passed, failed, or lacks rows for.
+"""What the audit finds: the checks of each claim, counted for tables and in sentences for people.
 
 Computed from stored rows, or from printed numbers; never from a log.
 """
@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import duckdb
 
-from rna_ray.analysis import evidence, printed, render
-from rna_ray.analysis.checks import Check, Status, Verdict, judged, wanted
-from rna_ray.analysis.claims import LEVEL, Claim, Comparison, Evidence
+from rna_ray.analysis import render
+from rna_ray.analysis.audit import evidence, printed
+from rna_ray.analysis.audit.checks import Check, Status, Verdict, judged, wanted
+from rna_ray.analysis.audit.claims import LEVEL, Claim, Comparison, Evidence
 from rna_ray.errors import QueryError, unknown
 
 PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"
-_UNSEEN = "; one path a batch was attacked, a chance that is not in the interval"
+_UNSEEN = "; images of a batch were attacked on the same draws, a chance that is not in the interval"
 _SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
 
 
@@ -109,7 +110,7 @@ def _finding(claim: Claim, check: Check, verdict: Verdict) -> Finding:
     half = _half_width(compared) if compared and not compared.differences else None
     low, high = compared.interval(verdict.level) if compared and compared.differences else (None, None)
     other = pair.y if pair and (compared or pair.y is not claim.rows) else None
-    unseen = compared and any(rows.one_path_attacked for rows in (claim.rows, other) if rows)
+    unseen = compared and any(rows.attacked_together for rows in (claim.rows, other) if rows)
     return Finding(
         variant=claim.variant,
         attack=claim.attack,

@@ -111,11 +111,11 @@ class Rows:
     evaluations: tuple[str, ...] = ()
     classes: int | None = None
     observed: Mapping[str, bool | None] = field(default_factory=dict)
-    """Column → whether any of the evaluations saw it; None where it was not looked at."""
+    """Column → whether any of the evaluations saw it (`repeats`: all of them); None where it was not looked at."""
     batch: int | None = None
     """The examples that share a path, None where each has its own."""
-    one_path_attacked: bool = False
-    """Whether the attack saw one path a batch, though answers are drawn for each example."""
+    attacked_together: bool = False
+    """Whether the attack saw the same draws for a batch, though answers are drawn for each example."""
 
 
 class Pair(NamedTuple):
@@ -135,6 +135,9 @@ class Comparison:
     y: float
     differences: Mapping[float, int] = field(default_factory=dict)
     batches: Variance | None = None
+    """What the batches show of the difference, where their examples share a path."""
+    x_batches: Variance | None = None
+    """The same of x alone."""
 
     @property
     def difference(self) -> float:
@@ -164,11 +167,12 @@ def _interval(histogram: tuple[tuple[float, int], ...], level: float, batches: V
 
 @dataclass(frozen=True)
 class Facts:
-    """What rows say by themselves: on how many a gradient was looked at and met zero, and the median distortion."""
+    """What rows say by themselves: on how many a gradient was looked at and met zero, and the median distortions."""
 
     looked_at: int = 0
     zero: int = 0
     median_l2: float | None = None
+    median_linf: float | None = None
 
 
 class Evidence(Protocol):

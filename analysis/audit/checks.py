@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rna_ray.analysis.claims import EXPECTATIONS, LEVEL, Claim, Comparison, Evidence, Pair, Setting
+from rna_ray.analysis.audit.claims import EXPECTATIONS, LEVEL, Claim, Comparison, Evidence, Pair, Setting
 from rna_ray.analysis.statistics import mean_interval
 
 Status = Literal["passed", "failed", "not measured"]
@@ -26,6 +26,7 @@ NEAR_ZERO = 0.05
 _WHOLE_255 = 255.0  # a ball that holds every image
 _METHOD = ("attack", "options", "step_255", "steps", "restarts", "random_start")  # what makes it another attack
 _NATURAL = "the clean images"
+_L = "\N{SCRIPT SMALL L}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +138,15 @@ class Suffices(Check):
         if not measured:
             needs = f"{claim.setting.attack} with more than {self._count(mine)} under {claim.setting.who}"
             return _missing(claim, needs)
-        pair = max(
-            measured, key=lambda pair: (self.budget(pair.y.setting) or 0, measured[pair].n)
-        )  # or the next smaller
+        pair = max(measured, key=lambda pair: (self.budget(pair.y.setting) or 0, measured[pair].n))
         found, other = measured[pair], self.budget(pair.y.setting) or 0
-        if other > mine:
-            falls = found.difference > FLAT and found.above()
-            end = f"attacked with too few {self.many}" if falls else "more change nothing"
-        else:
+        mine_is_largest = other < mine  # then this is the next smaller one
+        if mine_is_largest:
             falls = found.difference < -FLAT and found.below()
             end = f"still falling, needs more than {self._count(mine)}" if falls else "it has stopped falling"
+        else:
+            falls = found.difference > FLAT and found.above()
+            end = f"attacked with too few {self.many}" if falls else "more change nothing"
         says = f"{_percent(found.x)} with {self._count(mine)}, {_percent(found.y)} with {other}: {end}"
         return Verdict(status="failed" if falls else "passed", says=says, pair=pair, comparison=found)
 
@@ -164,9 +164,9 @@ class Natural(Check):
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed where the claim lies above."""
-        for pair, found in self._measured(claim, evidence).items():
-            return _above(claim, pair, found, LEVEL)
-        return _missing(claim, "the natural accuracy")
+        (only,) = self.pairs(claim)
+        found = evidence.compare(only)
+        return _above(claim, only, found, LEVEL) if found else _missing(claim, "the natural accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ class AtRadius(Check):
         if pair.x.classes is None:
             says = "needs the number of classes, which was not recorded: evaluate again"
             return Verdict(status="not measured", says=says, pair=pair, accuracy=found.x, n=found.n)
-        low, _ = mean_interval(found.x, found.n)
+        low, _ = mean_interval(found.x, found.n, batches=found.x_batches)
         chance = 1 / pair.x.classes
         says = f"at ε = 255/255 {_percent(found.x)} are left, chance is {_percent(chance)}"
         status: Status = "failed" if low > chance else "passed"
@@ -222,17 +222,20 @@ class Unbounded(Check):
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed for an accuracy above NEAR_ZERO without its distortion."""
-        for pair, found in self._measured(claim, evidence).items():
-            distance = evidence.facts(claim.rows).median_l2
-            status: Status = "passed"
-            if distance is not None:
-                says = f"{_percent(found.x)} at a median \N{SCRIPT SMALL L}₂ distortion of {distance:.3g}"
-            elif found.x <= NEAR_ZERO:
-                says = f"{_percent(found.x)} are left"
-            else:
-                status, says = "failed", f"unbounded, yet {_percent(found.x)} are left and no distortion is stated"
-            return Verdict(status=status, says=says, pair=pair, accuracy=found.x, n=found.n)
-        return _missing(claim, "the distortion")
+        (only,) = self.pairs(claim)
+        found = evidence.compare(only)
+        if found is None:
+            return _missing(claim, "the distortion")
+        facts = evidence.facts(claim.rows)
+        status: Status = "passed"
+        if facts.median_l2 is not None and facts.median_linf is not None:
+            distances = f"{_L}₂ {facts.median_l2:.3g}, {_L}∞ {facts.median_linf:.3g}"
+            says = f"{_percent(found.x)} at a median distortion of {distances}"
+        elif found.x <= NEAR_ZERO:
+            says = f"{_percent(found.x)} are left"
+        else:
+            status, says = "failed", f"unbounded, yet {_percent(found.x)} are left and no distortion is stated"
+        return Verdict(status=status, says=says, pair=only, accuracy=found.x, n=found.n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +265,36 @@ class Observed(Check):
         """Return failed where it is true; not measured where no one looked."""
         seen = claim.rows.observed.get(self.column)
         if seen is None:
-            return Verdict(status="not measured", says=f"needs rows that record {self.column}: evaluate again")
+            return _unrecorded(self.column)
         return Verdict(status="failed" if seen else "passed", says=self.seen if seen else self.unseen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator(Check):
+    """Answers follow from the draw alone: no global generator, nothing that the network keeps from pass to pass."""
+
+    def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
+        """Return failed where answers do not repeat, or only by reseeding; not measured where no one looked."""
+        seen = claim.rows.observed
+        if seen.get("repeats") is False:
+            return Verdict(
+                status="failed",
+                says="the same draw gave two answers: the network keeps a generator or a state of its own, which no "
+                "attacker's knowledge can be about, and its rows do not repeat",
+            )
+        if (globally := seen.get("global_generator")) is None:
+            return _unrecorded("global_generator")
+        if globally:
+            return Verdict(
+                status="failed",
+                says="answering drew from a global generator: its draws repeat here only because rna-ray reseeds it, "
+                "and other tools' numbers of this network may be replays of one draw",
+            )
+        return Verdict(status="passed", says="answering drew from no global generator")
+
+
+def _unrecorded(column: str) -> Verdict:
+    return Verdict(status="not measured", says=f"needs rows that record {column}: evaluate again")
 
 
 def _fewer(axis: str) -> Callable[[Setting, Setting], bool]:
@@ -395,13 +426,7 @@ CHECKS: tuple[Check, ...] = (
         name="unbounded ≈ 0 or its distortion stated", applies=lambda claim: claim.adaptive and claim.eps_255 is None
     ),
     Gradients(name="gradients are not zero", applies=lambda claim: claim.adaptive and not claim.gradient_free),
-    Observed(
-        name="the path's generator is its own",
-        applies=lambda claim: claim.adaptive,
-        column="global_generator",
-        seen="answering drew from a global generator, which attack libraries reseed: its paths may be replayed",
-        unseen="answering drew from no global generator",
-    ),
+    Generator(name="the path's generator is its own", applies=lambda claim: claim.adaptive),
     Observed(
         name="outputs are logits",
         applies=lambda claim: claim.adaptive,

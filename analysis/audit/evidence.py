@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
+from rna_ray.analysis.audit.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.cells import sql
-from rna_ray.analysis.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.query import answer
-from rna_ray.analysis.statistics import batch_variance
+from rna_ray.analysis.statistics import Variance, batch_variance
 
 _TAKEN = ("name", "threat", "eps_255", "step_255", "steps", "restarts", "random_start")
 _ONE_PATH = ("fixed", "aggmo-fixed", "none")
 """What any knowledge is settled to where there is one path and no noise."""
 # Rows from before noise_255 was recorded hold null there; their evaluations meant something else: never compared.
 _WHERE = ("checkpoint", "data", "eval_mode", "noise_255", "precision")
-_OBSERVED = ("global_generator", "softmax_output", "optimizes")
+# What was observed of a network, and whether one evaluation that saw it is enough or all must have.
+_OBSERVED = {"global_generator": any, "repeats": all, "softmax_output": any, "optimizes": any}
 
 # All evaluations of the networks that the sweep evaluates, whichever sweep asked for them.
 _EVALUATIONS = """
@@ -37,7 +38,8 @@ GROUP BY ALL ORDER BY min(position)
 
 _FACTS = """
 WITH sets AS (SELECT unnest($sets) AS set, unnest($units) AS unit_id)
-SELECT set, count(zero_gradients) AS looked_at, count(*) FILTER (zero_gradients > 0) AS zero, median(l2) AS median_l2
+SELECT set, count(zero_gradients) AS looked_at, count(*) FILTER (zero_gradients > 0) AS zero,
+    median(l2) AS median_l2, median(linf) AS median_linf
 FROM sets JOIN examples USING (unit_id)
 GROUP BY set
 """
@@ -90,9 +92,16 @@ def _setting(row: Mapping[str, Any]) -> Setting:
         random_start=bool(taken["random_start"]),
         knowledge=word,
         k=k,
-        random=word not in _ONE_PATH or bool(row["log2_paths"]) or bool(row["noise_255"]),
+        random=_random(row, word),
         where=(*(row[column] for column in _WHERE), _split(row), _together(row)),
     )
+
+
+def _random(row: Mapping[str, Any], word: str) -> bool:
+    """Return whether the network answers in more than one way: as seen; as described in rows from before it was."""
+    if row["random_output"] is not None:
+        return bool(row["random_output"])
+    return word not in _ONE_PATH or bool(row["log2_paths"]) or bool(row["noise_255"])
 
 
 def _knowledge(word: str, k: int | None) -> tuple[str, int | None]:
@@ -121,15 +130,19 @@ def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], sett
         units=tuple(units),
         evaluations=tuple(sorted({row["evaluation"] for row in rows})),
         classes=next((row["classes"] for row in rows if row["classes"] is not None), None),
-        observed={column: _any(row[column] for row in rows) for column in _OBSERVED},
+        observed={column: _folded(fold, [row[column] for row in rows]) for column, fold in _OBSERVED.items()},
         batch=max(batches, default=None),
-        one_path_attacked=any(row["path_sharing"] == "attack" for row in rows),
+        attacked_together=any(_attacked_together(row) for row in rows),
     )
 
 
-def _any(values: Iterable[bool | None]) -> bool | None:
+def _attacked_together(row: Mapping[str, Any]) -> bool:
+    return row["path_sharing"] == "attack" and row["knowledge"] != "enumerate"  # who takes all paths leaves no chance
+
+
+def _folded(fold: Callable[[Iterable[bool]], bool], values: Iterable[bool | None]) -> bool | None:
     known = [value for value in values if value is not None]
-    return any(known) if known else None
+    return fold(known) if known else None
 
 
 class Stored:
@@ -195,14 +208,21 @@ class Stored:
 
 def _comparison(rows: Sequence[Mapping[str, Any]], *, shared: bool) -> Comparison | None:
     differences: dict[float, int] = defaultdict(int)
-    blocks: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
     for row in rows:
         differences[row["difference"]] += row["n"]
-        blocks[row["block"]][0] += row["difference"] * row["n"]
-        blocks[row["block"]][1] += row["n"]
-    batches = batch_variance([(total, int(n)) for total, n in blocks.values()]) if shared else None
-    if shared and batches is None:
+    between = _between((row["block"], row["difference"] * row["n"], row["n"]) for row in rows) if shared else None
+    between_x = _between((row["block"], row["x"], row["n"]) for row in rows) if shared else None
+    if shared and between is None:
         return None
     n = sum(differences.values())
     x, y = (round(sum(row[side] for row in rows) / n, 12) for side in ("x", "y"))  # whatever order they were summed in
-    return Comparison(n, x, y, dict(differences), batches)
+    return Comparison(n, x, y, dict(differences), between, between_x)
+
+
+def _between(sums: Iterable[tuple[int, float, int]]) -> Variance | None:
+    """Return what batches show of a mean, from (batch, sum, examples) of their parts."""
+    blocks: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
+    for block, total, n in sums:
+        blocks[block][0] += total
+        blocks[block][1] += n
+    return batch_variance([(total, int(n)) for total, n in blocks.values()])

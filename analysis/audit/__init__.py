@@ -1,0 +1,21 @@
+"""The audit: which checks of an honest evaluation each claim of a table passed, failed, or lacks rows for."""
+
+from rna_ray.analysis.audit.findings import (
+    FAILED,
+    FORMATS,
+    NOT_MEASURED,
+    PASSED,
+    Counts,
+    Finding,
+    Marks,
+    audit,
+    marks,
+    published,
+    show,
+    summed,
+)
+
+__all__ = [
+    "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "Counts", "Finding", "Marks", "audit", "marks", "published", "show",
+    "summed",
+]  # fmt: skip
