@@ -25,24 +25,24 @@ class View(nn.Module):
     """A victim as an attack library calls it: images in, logits under the attacker's knowledge out.
 
     `zero` (N,) counts the gradients with respect to the images that were exactly zero, for libraries that do not
-    regroup them; `rows` says which of the images the library holds.
+    regroup them.
     """
 
     def __init__(self, victim: Victim, device: torch.device, zero: torch.Tensor | None = None) -> None:
         super().__init__()
         self._victim, self.zero = victim, zero
-        self.rows: torch.Tensor | slice = slice(None)
         # torchattacks takes the device from the first parameter.
         self.place = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.zero is not None and x.requires_grad:
+            x = x.view_as(x)  # of each pass its own gradient, where several passes start from one image
             x.register_hook(self._count)
         return self._victim.logits(x)
 
     def _count(self, gradient: torch.Tensor) -> None:
         assert self.zero is not None
-        self.zero[self.rows] += gradient.flatten(1).abs().amax(1) == 0
+        self.zero += gradient.flatten(1).abs().amax(1) == 0
 
 
 @final
@@ -122,13 +122,14 @@ class Apgd(_Part):
             return Proposal(x, notes=(note,))
         eot = 1 if victim.steady else self.eot  # the mean over equal gradients is any one of them
         options = self._common(victim, x) | {"n_iter": self.steps, "eot_iter": eot, "logger": _SILENT}
-        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        # DLR is flat where the true class is third, whatever the network: its zeros would say nothing of it.
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device) if self.loss == "ce" else None
         view = View(victim, x.device, zero)
         with self._seeded(victim):
             if self.loss == "targeted":
                 attack = APGDAttack_targeted(view, **options)
                 attack.init_hyperparam(x)
-                return Proposal(self._targeted(attack, victim, x, y, classes), zero)
+                return Proposal(self._targeted(attack, victim, x, y, classes))
             attack = APGDAttack(view, loss=self.loss, **options)
             attack.init_hyperparam(x)
             best = Best(victim, x, y)
@@ -144,7 +145,6 @@ class Apgd(_Part):
             rows = best.standing()
             if not len(rows):
                 break
-            attack.model.rows = rows
             with torch.no_grad():
                 attack.y_target = attack.model(x[rows]).sort(dim=1)[1][:, -target]
             for found in _images(attack.attack_single_run(x[rows], y[rows])):

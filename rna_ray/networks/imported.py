@@ -20,6 +20,10 @@ from rna_ray.randomness import Randomness, global_state, seeded_generators
 NEIGHBOURS = 1e-2
 """By how much a logit may change with an image's neighbours: rounding, and no more."""
 
+_RANDOM = (
+    "network.random: false was said of {}, but two passes over the same {} images gave other logits; leave it out"
+)
+
 
 def build(settings: Mapping[str, Any], *, root: str, seed: int) -> Network:
     """Return the network of an import unit's `network` settings, as the user's function builds it.
@@ -88,15 +92,16 @@ def check(network: Network, images: torch.Tensor, *, classes: int, random: bool,
                     answers.append(_answer(network, images, name))
                 drew = global_state(images.device) != before
             _check_answer(answers[-1], len(images), classes, name)
-            if not draw and not drew:
+            with seeded_generators(draw), following(network, paths):
+                repeats = torch.equal(answers[-1], _answer(network, images, name))
+            if not repeats and not random:
+                raise NetworkError(_RANDOM.format(name, len(images)))
+            if not draw and not drew and repeats:
                 half = len(images) // 2
                 with following(network, paths[:half]):
                     _check_alone(answers[0][:half], _answer(network, images[:half], name), name)
     if not random and not torch.equal(*answers):
-        raise NetworkError(
-            f"network.random: false was said of {name}, but two passes over the same {len(images)} images gave other "
-            "logits; leave it out"
-        )
+        raise NetworkError(_RANDOM.format(name, len(images)))
 
 
 def _function(text: str, root: str, sha256: str) -> Any:

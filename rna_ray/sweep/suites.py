@@ -73,6 +73,8 @@ def _entries(at: int, entry: Any) -> list[Any]:
 
 def _entry(share: str, given: Entry, stated: Mapping[str, Any]) -> Entry:
     taken = {key: value for key, value in stated.items() if _takes(given["attack"], key)}
+    if "eps_255" in stated and "step_255" not in stated and _takes(given["attack"], "step_255"):
+        taken["step_255"] = stated["eps_255"] / 4  # as 2 is of 8: twenty steps reach any point of the ball
     if share == _FEWER:
         examples = stated.get("examples")
         taken["examples"] = math.ceil(examples / FEWER) if isinstance(examples, int) else 200

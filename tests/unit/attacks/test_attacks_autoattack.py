@@ -155,3 +155,16 @@ def test_logits_that_tie_are_no_reason_to_fail() -> None:
     assert (victim.judge(x, y).right == 1).all()
     found = Square(Ball("linf", 0.1), 20).perturb(victim, x, y)
     assert (victim.judge(found.x_adv, y).right == 1).all()
+
+
+def test_auto_pgd_counts_each_gradient_once_however_many_passes_its_mean_takes() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * x.flatten(1)[:, :10] + torch.arange(10.0)
+
+    made, x = Network(Flat(), PathSpace(()), mean=(0.5,), std=(0.5,)), images(3)
+    victim = defence(made, 3, "resample")
+    found = Apgd(Ball("linf", 0.1), "ce", steps=4, eot=3).perturb(victim, x, torch.full((3,), 9))
+    assert found.zero_gradients is not None and found.zero_gradients.tolist() == [3 * 5] * 3  # of the start and 4 steps
+    found = Apgd(Ball("linf", 0.1), "dlr", steps=4, eot=3).perturb(victim, x, torch.full((3,), 9))
+    assert found.zero_gradients is None  # flat by itself where the true class is third

@@ -79,6 +79,15 @@ def Neighbourly():
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 10))
 
 
+class Private(nn.Module):  # its own generator: nobody else can seed it
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return torch.randn((len(x), 10), generator=self.generator) + 0 * x.flatten(1)[:, :10]
+
+
 def refused():
     raise ValueError("no such file\\nas was asked for")
 """
@@ -247,6 +256,15 @@ def test_parameters_that_share_their_memory_and_none_at_all_are_stored(own: Own,
     assert {tuple(row["natural_predictions"]) for row in constant} == {(0,)}
     more = own("network.import='own_network:Nothing'", "network.weights=", "evaluation.*.examples=60")
     assert not more.failures and more.ran  # the look at the stored weights lets a file of no tensors through
+
+
+def test_a_generator_of_the_networks_own_is_told_of_in_its_rows(own: Own, store: Store) -> None:
+    sets = ("network.import='own_network:Private'", "network.weights=", "evaluation.*.examples=50")
+    (failure,) = own(*sets, "network.random=false").failures
+    assert "network.random: false was said" in failure.error
+    assert not own(*sets, "network.random=true").failures
+    evaluations = store.read("evaluations").to_pylist()
+    assert {(row["repeats"], row["random_output"], row["path_sharing"]) for row in evaluations} == {(False, True, "batch")}
 
 
 def test_a_network_whose_answers_depend_on_an_images_neighbours_is_refused(own: Own) -> None:

@@ -61,6 +61,12 @@ def test_what_stands_beside_holds_for_the_attacks_that_take_it_but_never_over_wh
     assert [entry["eps_255"] for entry in entries if entry.get("eps_255") == 0] == [0]
 
 
+def test_a_radius_beside_a_suite_takes_its_step_along() -> None:
+    entries = suites.expanded([{"suite": "randomised", "threat": "l2", "eps_255": 100}])
+    stepping = [entry for entry in entries if entry["attack"] in ("pgd", "cascade") and entry["eps_255"] == 100]
+    assert len(stepping) > 3 and {entry["step_255"] for entry in stepping} == {25}
+
+
 @pytest.mark.parametrize(("given", "fewer"), [({}, 200), ({"examples": 101}, 21), ({"examples": 3}, 1)])
 def test_the_costly_comparisons_are_on_the_first_fifth(planned: Planned, given: dict[str, int], fewer: int) -> None:
     plan = planned(asking({"suite": "randomised", **given}))
