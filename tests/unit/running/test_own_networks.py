@@ -263,8 +263,8 @@ def test_a_generator_of_the_networks_own_is_told_of_in_its_rows(own: Own, store:
     (failure,) = own(*sets, "network.random=false").failures
     assert "network.random: false was said" in failure.error
     assert not own(*sets, "network.random=true").failures
-    evaluations = store.read("evaluations").to_pylist()
-    assert {(row["repeats"], row["random_output"], row["path_sharing"]) for row in evaluations} == {(False, True, "batch")}
+    told = store.read("evaluations").select(["repeats", "random_output", "path_sharing"]).to_pylist()
+    assert told == [{"repeats": False, "random_output": True, "path_sharing": "batch"}] * len(told) != []
 
 
 def test_a_network_whose_answers_depend_on_an_images_neighbours_is_refused(own: Own) -> None:
