@@ -165,6 +165,8 @@ def _said(found: Finding) -> str:
 
 
 def _weight(found: Finding) -> str:
+    if found.status == "not measured":  # its sentence says the interval, where there is one
+        return ""
     if found.difference is None:
         return "" if found.n is None else f" (n = {found.n:,})"
     if found.half_width is not None:
