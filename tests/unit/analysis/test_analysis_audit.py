@@ -466,6 +466,11 @@ def test_a_cell_that_has_run_nothing_claims_nothing() -> None:
     waiting.plan("not yet", "s", "BN+IN", "pgd-50", "eot-5")
     assert {found.attack for found in waiting.audit()} == {"pgd-20"}
     assert show([]) == "nothing to audit: no attack has rows yet\n"
+    assert audits.waiting(waiting.connect(), "s") == []
+    waiting.plan("nor this", "s", "GN", "pgd-50", "eot-5")
+    assert audits.waiting(waiting.connect(), "s") == ["GN"]
+    lines = show(waiting.audit(), waiting=audits.waiting(waiting.connect(), "s")).splitlines()
+    assert lines[0] == "BN+IN" and lines[-2:] == ["GN", "  no rows yet"]
 
 
 # -- printed tables ----------------------------------------------------------------------------------------------------
@@ -507,6 +512,15 @@ def test_the_plain_rows_keep_their_orders() -> None:
             for check in ("iterative ≤ single-step", "AutoAttack ≤ PGD", "attack ≤ natural"):
                 assert found["autoattack", check].status == "passed"
             assert found["pgd-20", "steps suffice"].status == "not measured"
+            assert found["pgd-20", "steps suffice"].says == "the paper does not say"
+
+
+def test_nobody_is_told_to_run_a_paper_again_and_each_attack_has_one_name() -> None:
+    findings = audits.published()
+    unsaid = [found for found in findings if found.status == "not measured"]
+    assert unsaid and {found.says for found in unsaid} == {"the paper does not say"}
+    assert "mifgsm" in {found.attack for found in findings}
+    assert "mi-fgsm" not in show(findings, every=True)
 
 
 def test_equal_printed_numbers_are_no_excess() -> None:
