@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rna_ray.analysis.cells import Cell, Column
+from rna_ray.analysis.cells import OF_DRAWS, Cell, Column
 from rna_ray.errors import QueryError
 
 MISSING, DIVERGED = "\N{EN DASH}", "†"
@@ -30,7 +30,7 @@ def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None,
     if parts := [(cell.se_paths, cell.se_examples or 0.0) for cell in cells if cell.se_paths]:
         paths, examples = (f"{100 * max(part):.1f}" for part in zip(*parts, strict=True))
         sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
-    sentences += _seeds(cells)
+    sentences += [*_seeds(cells), *_draws(cells)]
     if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
         rule = "as trained here, better than every other variant of its column on the same images"
         how = "95 % paired bootstrap and p, Bonferroni-corrected"
@@ -55,7 +55,12 @@ def comparison(
     compared = f"{_answered(cells, _DIFFERENCE)} minus that of {against} on the same images, in points"
     interval = "± the larger side of its 95 % paired bootstrap interval"
     tests = "p two-sided and for each cell alone (McNemar's exact test where images are right or wrong, else bootstrap)"
-    sentences = [f"{sweep}: {compared}, {interval}, {tests}.", *_setting(cells, n, ball), *_seeds(cells)]
+    sentences = [
+        f"{sweep}: {compared}, {interval}, {tests}.",
+        *_setting(cells, n, ball),
+        *_seeds(cells),
+        *_draws(cells),
+    ]
     if without:
         sentences.append(f"{MISSING}: no image, data or ε in common, or shared draws whose chance is not known.")
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
@@ -83,6 +88,18 @@ def _seeds(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"Means over up to {seeds} seeds, {within} {100 * spread:.1f}."
 
 
+def _draws(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield a warning where answers that depend on the number of draws were given over several numbers of them."""
+    counted = [cell for cell in cells if cell.answer in OF_DRAWS and cell.draws]
+    if len(draws := {cell.draws for cell in counted if cell.draws}) > 1:
+        few, many = min(draws), max(draws)
+        over = f"over {few} draw{'' if few == 1 else 's'}"
+        if any(cell.answer == "worst" for cell in counted):
+            yield f"`worst` {over} is easier than over {many}: compare columns of equal draws."
+        else:
+            yield f"`vote` {over} is another answer than over {many}: compare columns of equal draws."
+
+
 def _shared(columns: Columns) -> Iterator[str]:
     named: dict[str, list[Cell]] = {}
     for (attack, knowledge, _), held in columns.items():
@@ -102,23 +119,31 @@ def _shared(columns: Columns) -> Iterator[str]:
 
 
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
-    for column, held in columns.items():
-        yield from _mixtures(column, held)
+    yield from _mixtures(columns)
     if any(cell.diverged for cell in cells):
         yield f"{DIVERGED}: training diverged."
     if missing := sum(cell.missing for held in columns.values() for cell in held):
         yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
 
 
-def _mixtures(column: Column, held: Sequence[Cell]) -> Iterator[str]:
-    """Yield a sentence for each setting that differs within a column; QueryError for those that bar comparison."""
-    name = "@".join(column[:2])
-    for setting in ("eps_space", "threat"):
-        if len(mixed := _values(held, setting)) > 1:
-            raise QueryError(f"column {name} would mix {setting} {' and '.join(mixed)}: give them sweeps of their own")
-    for setting, word in {"eps_255": "ε (in 1/255)", "data": "data", "checkpoint": "checkpoints"}.items():
-        if len(mixed := _values(held, setting)) > 1:
-            yield f"Column {name} mixes {word}: {', '.join(mixed)}."
+def _mixtures(columns: Columns) -> Iterator[str]:
+    """Yield a sentence for each setting that differs within columns; QueryError for those that bar comparison."""
+    found: dict[tuple[str, str], list[str]] = {}  # what is mixed → the columns that mix it
+    for column, held in columns.items():
+        name = "@".join(column[:2])
+        for setting in ("eps_space", "threat"):
+            if len(mixed := _values(held, setting)) > 1:
+                both = " and ".join(mixed)
+                raise QueryError(f"column {name} would mix {setting} {both}: give them sweeps of their own")
+        for setting, word in {"eps_255": "ε (in 1/255)", "data": "data", "checkpoint": "checkpoints"}.items():
+            if len(mixed := _values(held, setting)) > 1:
+                found.setdefault((word, ", ".join(mixed)), []).append(name)
+    for (word, mixed), names in found.items():
+        if len(names) == 1:
+            yield f"Column {names[0]} mixes {word}: {mixed}."
+        else:
+            which = "All columns" if len(names) == len(columns) else f"Columns {', '.join(names)}"
+            yield f"{which} mix {word}: {mixed}."
 
 
 def _values(held: Sequence[Cell], setting: str) -> list[str]:

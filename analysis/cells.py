@@ -18,6 +18,9 @@ QUERIES = files("rna_ray.analysis") / "queries"
 ANSWERS = ("expected", "vote", "worst")
 """How the defender answers with m draws: right on average, by majority, on all of them."""
 
+OF_DRAWS = ("vote", "worst")
+"""The answers that depend on m: cells of different m are not to be compared."""
+
 Column = tuple[str, str, int]  # attack and knowledge as asked, and which of the cells under these labels
 _BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis.cells import Cell, sql, sums
+from rna_ray.analysis.cells import OF_DRAWS, Cell, sql, sums
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import Paired, Variance, batch_variance, paired
 from rna_ray.errors import QueryError
@@ -54,16 +54,22 @@ def best(connection: duckdb.DuckDBPyConnection, cells: Sequence[Cell]) -> list[C
     """Return the cells that are better than every other variant's in their column: a column has one, or none.
 
     Better is a paired interval above zero and a p value that agrees, at 95 % with Bonferroni's correction for the
-    comparisons with the column's other cells. So in a column of equals, one is named best in at most 5 % of tables.
+    comparisons with the column's other cells. None under vote and worst where the draws differ within the column: those
+    answers depend on their number. So in a column of equals, one is named best in at most 5 % of tables.
     """
     columns: dict[Any, list[Cell]] = {}
     for cell in cells:
         if cell.accuracy is not None:
             columns.setdefault((cell.column, cell.answer), []).append(cell)
+    columns = {key: held for key, held in columns.items() if _comparable(held)}
     highest = {key: max(held, key=lambda cell: cell.accuracy or 0.0) for key, held in columns.items()}
     contests = [[(highest[key], other) for other in held if other is not highest[key]] for key, held in columns.items()]
     found = _differences(connection, [pair for pairs in contests for pair in pairs])
     return [pairs[0][0] for pairs in contests if pairs and _wins(pairs, found)]
+
+
+def _comparable(held: Sequence[Cell]) -> bool:
+    return held[0].answer not in OF_DRAWS or len({cell.draws for cell in held}) == 1
 
 
 def _wins(pairs: Sequence[Pair], found: Mapping[Any, Mapping[str, Any]]) -> bool:

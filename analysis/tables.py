@@ -18,6 +18,8 @@ from rna_ray.errors import QueryError, unknown
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
 _PARTS = ("ablation", "audit", "differences", "scores")  # queries that are no table by themselves
+_WITHOUT_ROWS = {"distortion": "no evaluation without a bound is in this store yet"}
+"""What a query's table says instead of standing empty; in LaTeX as a comment."""
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
 
@@ -94,6 +96,8 @@ def _query_table(connection: duckdb.DuckDBPyConnection, name: str, format: str) 
     rows = found.to_pylist()
     if format in ("csv", "json"):
         return FORMATS[format](found.column_names, rows, "")
+    if not rows and name in _WITHOUT_ROWS:
+        return f"{'% ' if format == 'latex' else ''}{_WITHOUT_ROWS[name]}\n"
     grid = [[render.shown(value) for value in row.values()] for row in render.plain_values(rows)]
     return FORMATS[format](found.column_names, grid, f"{name}: {_opening(sql(name))}")
 
@@ -109,7 +113,7 @@ def _against(
 ) -> str:
     variants = list(dict.fromkeys(cell.variant for cell in cells))
     if against not in variants:
-        raise QueryError(unknown(f"variant of sweep {sweep!r}", against, variants))
+        raise QueryError(unknown(f"variant of sweep {sweep!r}:", against, variants))
     compared = compare(connection, cells, against)
     if format in ("csv", "json"):
         header = [field.name for field in fields(Comparison)]

@@ -157,11 +157,12 @@ def audit(
     if format not in audits.FORMATS:
         raise UserError(unknown("format", format, audits.FORMATS))
     if published:
-        found = audits.published()
+        found, waiting = audits.published(), []
     else:
         opened = _existing(store)
-        found = audits.audit(connect(opened), _sweep(opened, sweep))
-    typer.echo(audits.show(found, format, every=every).rstrip("\n"))
+        connection, name = connect(opened), _sweep(opened, sweep)
+        found, waiting = audits.audit(connection, name), audits.waiting(connection, name)
+    typer.echo(audits.show(found, format, every=every, waiting=waiting).rstrip("\n"))
     if any(finding.status == "failed" for finding in found):
         raise typer.Exit(1)
 

@@ -13,9 +13,10 @@ from rna_ray.analysis.audit.findings import (
     published,
     show,
     summed,
+    waiting,
 )
 
 __all__ = [
     "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "Counts", "Finding", "Marks", "audit", "marks", "published", "show",
-    "summed",
+    "summed", "waiting",
 ]  # fmt: skip

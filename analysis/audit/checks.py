@@ -18,6 +18,9 @@ Status = Literal["passed", "failed", "not measured"]
 FLAT = 0.01
 """A budget suffices where a larger one lowers accuracy by no more: one point, the last figure that papers compare by.
 The RNA paper's own PGD moves by less, 0.76 points, from 10 steps to 100 (Figure 5a)."""
+WIDE = 0.05
+"""How far beyond zero the interval may reach where a check that nothing changes passes: a wider one cannot tell. Five
+points are what 500 images leave where one in three changes, either way alike: few images cannot pass by being few."""
 ZERO_GRADIENTS = FLAT
 """The share of examples that may have met a gradient of exactly zero: fewer could not hide more than FLAT."""
 NEAR_ZERO = 0.05
@@ -75,8 +78,17 @@ def _missing(claim: Claim, needs: str) -> Verdict:
 def _above(claim: Claim, pair: Pair, found: Comparison, level: float) -> Verdict:
     above = found.above(level)
     other = _NATURAL if pair.natural else pair.y.setting.unlike(claim.setting)
-    says = f"{_percent(found.x)} is {'above' if above else 'not above'} the {_percent(found.y)} of {other}"
+    higher = found.difference > 0
+    says = f"{_percent(found.x)} is {'above' if higher else 'not above'} the {_percent(found.y)} of {other}"
+    if higher and not above:
+        says += f" by {100 * found.difference:.2f}, within chance"
     return Verdict(status="failed" if above else "passed", says=says, pair=pair, comparison=found, level=level)
+
+
+def _cannot_tell(pair: Pair, found: Comparison) -> Verdict:
+    low, high = (f"{100 * end:+.2f}" for end in found.interval())
+    says = f"cannot tell: the interval is [{low}, {high}] on n = {found.n:,}"
+    return Verdict(status="not measured", says=says, pair=pair, comparison=found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +99,7 @@ class Order(Check):
     """Whether the second setting is a counterpart of the first, the claim's."""
     nearest: Callable[[Setting], float] | None = None
     """Which of several: the largest by this; without it the lowest accuracy, at Bonferroni's level for so many."""
-    needs: Callable[[Setting], str] | None = None
+    needs: Callable[[Claim], str] | None = None
     """What to run where there is none; without it the check does not appear then."""
 
     def pairs(self, claim: Claim) -> list[Pair]:
@@ -99,7 +111,7 @@ class Order(Check):
         measured = self._measured(claim, evidence)
         if not measured:
             assert self.needs
-            return _missing(claim, self.needs(claim.setting))
+            return _missing(claim, self.needs(claim))
         if self.nearest:
             rank = self.nearest
             pair = max(measured, key=lambda pair: (rank(pair.y.setting), _alike(pair), measured[pair].n))
@@ -115,7 +127,7 @@ def _alike(pair: Pair) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Suffices(Check):
-    """A larger budget lowers accuracy by no more than FLAT, or than the interval of the difference.
+    """A larger budget lowers accuracy by no more than FLAT, or than the interval of the difference, which is not WIDE.
 
     The claim is compared with the largest measured budget; where it has that itself, with the next smaller one, which
     tells whether it has stopped falling.
@@ -125,6 +137,7 @@ class Suffices(Check):
     axes: tuple[str, ...]
     one: str
     many: str
+    needs: Callable[[Claim], str]
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the claim with each other budget."""
@@ -132,21 +145,31 @@ class Suffices(Check):
         return [Pair(claim.rows, other) for other in others if self.budget(other.setting) is not None]
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
-        """Return failed where the larger budget is lower by more than FLAT and than the interval."""
+        """Return failed where the larger budget is lower by more than FLAT and than the interval.
+
+        Not measured where it is not, but the interval holds a fall by more than WIDE.
+        """
         measured = self._measured(claim, evidence)
         mine = self.budget(claim.setting) or 0
         if not measured:
-            needs = f"{claim.setting.attack} with more than {self._count(mine)} under {claim.setting.who}"
-            return _missing(claim, needs)
+            return _missing(claim, self.needs(claim))
         pair = max(measured, key=lambda pair: (self.budget(pair.y.setting) or 0, measured[pair].n))
         found, other = measured[pair], self.budget(pair.y.setting) or 0
         mine_is_largest = other < mine  # then this is the next smaller one
         if mine_is_largest:
             falls = found.difference < -FLAT and found.below()
+            tells = found.interval()[0] >= -WIDE
             end = f"still falling, needs more than {self._count(mine)}" if falls else "it has stopped falling"
         else:
             falls = found.difference > FLAT and found.above()
-            end = f"attacked with too few {self.many}" if falls else "more change nothing"
+            tells = found.interval()[1] <= WIDE
+            end = (
+                f"attacked with too few {self.many}"
+                if falls
+                else f"more {self.many} lower it by no more than chance or a point"
+            )
+        if not falls and not tells:
+            return _cannot_tell(pair, found)
         says = f"{_percent(found.x)} with {self._count(mine)}, {_percent(found.y)} with {other}: {end}"
         return Verdict(status="failed" if falls else "passed", says=says, pair=pair, comparison=found)
 
@@ -186,7 +209,7 @@ class AtRadius(Check):
         """Return failed where accuracy at that radius is not what it must be."""
         measured = self._measured(claim, evidence)
         if not measured:
-            return _missing(claim, f"{claim.setting.name} with eps_255: {self.eps_255:g}")
+            return _missing(claim, f"{claim.name} with eps_255: {self.eps_255:g}")
         return self._unmoved(measured) if self.eps_255 == 0 else self._broken(measured)
 
     @staticmethod
@@ -194,6 +217,9 @@ class AtRadius(Check):
         pair = max(measured, key=lambda pair: measured[pair].n)
         found = measured[pair]
         moved = found.above() or found.below()
+        low, high = found.interval()
+        if not moved and (low < -WIDE or high > WIDE):
+            return _cannot_tell(pair, found)
         says = f"at ε = 0 {_percent(found.x)}, {_percent(found.y)} on the clean images"
         status: Status = "failed" if moved else "passed"
         return Verdict(status=status, says=says, pair=pair, comparison=found)
@@ -221,14 +247,17 @@ class Unbounded(Check):
         return [Pair(claim.rows, claim.rows, natural=True)]
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
-        """Return failed for an accuracy above NEAR_ZERO without its distortion."""
+        """Return failed for an accuracy above NEAR_ZERO without its distortion, or where that is zero."""
         (only,) = self.pairs(claim)
         found = evidence.compare(only)
         if found is None:
             return _missing(claim, "the distortion")
         facts = evidence.facts(claim.rows)
         status: Status = "passed"
-        if facts.median_l2 is not None and facts.median_linf is not None:
+        if found.x > NEAR_ZERO and facts.median_l2 == 0:
+            status = "failed"
+            says = f"{_percent(found.x)} at a median distortion of 0: the attack left most images as they were"
+        elif facts.median_l2 is not None and facts.median_linf is not None:
             distances = f"{_L}₂ {facts.median_l2:.3g}, {_L}∞ {facts.median_linf:.3g}"
             says = f"{_percent(found.x)} at a median distortion of {distances}"
         elif found.x <= NEAR_ZERO:
@@ -246,7 +275,7 @@ class Gradients(Check):
         """Return failed for a larger share; not measured where a library took the gradients."""
         facts = evidence.facts(claim.rows)
         if not facts.looked_at:
-            says = f"needs rows whose gradients were looked at, as pgd's under {claim.setting.who} are"
+            says = f"needs rows whose gradients were looked at, as pgd's under {claim.who} are"
             return Verdict(status="not measured", says=says)
         share = facts.zero / facts.looked_at
         says = f"{_percent(share)} of {facts.looked_at} images met a gradient of exactly zero"
@@ -318,8 +347,16 @@ def _other_method(claim: Setting, other: Setting) -> bool:
     return claim.plain == other.plain and claim.same(other, *_METHOD, "knowledge", "k")
 
 
-def _ball(claim: Setting) -> str:
+def _ball(claim: Claim) -> str:
     return f"at the same ε under {claim.who.removeprefix('aggmo-')}"
+
+
+def _more(claim: Claim, budget: int, one: str) -> str:
+    return f"{claim.setting.attack} with more than {budget} {one}{'' if budget == 1 else 's'} under {claim.who}"
+
+
+def _any_k(claim: Claim) -> str:
+    return f"{claim.setting.attack} under {claim.setting.knowledge}-k with k"
 
 
 def _ensemble(name: str, attack: str) -> Order:
@@ -350,7 +387,7 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.bounded and (claim.steps or 0) > 1,
         counterpart=_fewer("steps"),
         nearest=lambda other: other.steps or 0,
-        needs=lambda claim: f"{claim.attack} with fewer than {claim.steps} steps under {claim.who}",
+        needs=lambda claim: f"{claim.setting.attack} with fewer than {claim.setting.steps} steps under {claim.who}",
     ),
     Suffices(
         name="steps suffice",
@@ -359,6 +396,7 @@ CHECKS: tuple[Check, ...] = (
         axes=("steps",),
         one="step",
         many="steps",
+        needs=lambda claim: _more(claim, claim.setting.steps or 0, "step"),
     ),
     Suffices(
         name="restarts change nothing",
@@ -367,13 +405,14 @@ CHECKS: tuple[Check, ...] = (
         axes=("restarts",),
         one="restart",
         many="restarts",
+        needs=lambda claim: _more(claim, claim.setting.restarts, "restart"),
     ),
     Order(
         name="larger ε ≤ smaller",
         applies=lambda claim: claim.bounded,
         counterpart=_smaller_ball,
         nearest=lambda other: other.eps_255 or 0,
-        needs=lambda claim: f"{claim.name} at an ε below {claim.eps_255:g}/255",
+        needs=lambda claim: f"{claim.name} at an ε below {claim.setting.eps_255:g}/255",
     ),
     AtRadius(
         name="ε = 0 equals natural",
@@ -391,14 +430,14 @@ CHECKS: tuple[Check, ...] = (
         name="fixed ≤ transfer",
         applies=lambda claim: claim.adaptive and claim.eps_255 != 0 and claim.random and claim.knowledge == "fixed",
         counterpart=lambda claim, other: other.knowledge == "transfer" and claim.same(other, "knowledge", "k"),
-        needs=lambda claim: f"{claim.attack} under transfer",
+        needs=lambda claim: f"{claim.setting.attack} under transfer",
     ),
     Order(
         name="larger k ≤ smaller",
         applies=lambda claim: _expects(claim) and (claim.k or 0) > 1,
         counterpart=_fewer("k"),
         nearest=lambda other: other.k or 0,
-        needs=lambda claim: f"{claim.attack} under {claim.knowledge} with k below {claim.k}",
+        needs=lambda claim: f"{_any_k(claim)} below {claim.setting.k}",
     ),
     Suffices(
         name="k suffices",
@@ -407,6 +446,7 @@ CHECKS: tuple[Check, ...] = (
         axes=("k",),
         one="draw a step",
         many="draws a step",
+        needs=lambda claim: f"{_any_k(claim)} above {claim.setting.k}",
     ),
     Order(
         name="enumerate ≤ eot",

@@ -79,10 +79,14 @@ class Setting:
         return self.knowledge.removeprefix("aggmo-"), self.k
 
     @property
+    def label(self) -> str:
+        """The attack for people with its steps, as in pgd-20."""
+        return self.attack + ("" if self.steps is None else f"-{self.steps}")
+
+    @property
     def name(self) -> str:
         """The attack for people, as in pgd-20@eot-10."""
-        steps = "" if self.steps is None else f"-{self.steps}"
-        return f"{self.attack}{steps}" + ("" if self.who == "none" else f"@{self.who}")
+        return self.label + ("" if self.who == "none" else f"@{self.who}")
 
     def same(self, other: Setting, *but: str) -> bool:
         """Return whether all is equal but for the fields named."""
@@ -93,8 +97,8 @@ class Setting:
         notes = []
         if self.eps_255 != other.eps_255 and self.eps_255 is not None:
             notes.append(f"ε = {self.eps_255:g}/255")
-        if self.restarts != other.restarts:
-            notes.append(f"{self.restarts} restarts")
+        if self.restarts != other.restarts and (self.random_start or self.restarts > 1):
+            notes.append(f"{self.restarts} restart{'' if self.restarts == 1 else 's'}")
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -199,3 +203,13 @@ class Claim:
     def setting(self) -> Setting:
         """How the claim was made."""
         return self.rows.setting
+
+    @property
+    def who(self) -> str:
+        """The attacker's knowledge; as asked for where the network has one path, whose rows hold a settled word."""
+        return self.setting.who if self.setting.random else self.knowledge
+
+    @property
+    def name(self) -> str:
+        """The attack for people, as in pgd-20@transfer."""
+        return f"{self.setting.label}@{self.who}"

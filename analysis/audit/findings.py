@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -18,11 +18,19 @@ from rna_ray.analysis import render
 from rna_ray.analysis.audit import evidence, printed
 from rna_ray.analysis.audit.checks import Check, Status, Verdict, judged, wanted
 from rna_ray.analysis.audit.claims import LEVEL, Claim, Comparison, Evidence
+from rna_ray.analysis.query import answer
 from rna_ray.errors import QueryError, unknown
 
 PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"
 _UNSEEN = "; images of a batch were attacked on the same draws, a chance that is not in the interval"
+_UNSAID = "the paper does not say"
 _SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
+
+_WAITING = """
+SELECT variant FROM plans LEFT JOIN (SELECT unit_id, true AS has_rows FROM evaluations) USING (unit_id)
+WHERE sweep = $sweep AND kind = 'evaluate'
+GROUP BY variant HAVING count(has_rows) = 0 ORDER BY min(position)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +84,12 @@ def _stored(connection: duckdb.DuckDBPyConnection, sweep: str) -> tuple[list[Cla
 
 
 def published() -> list[Finding]:
-    """Return every check of the printed tables that ship; any excess as printed fails."""
-    return _findings(*printed.claims(printed.read()))
+    """Return every check of the printed tables that ship; any excess as printed fails.
+
+    What they do not print cannot be run again: there nothing is asked for.
+    """
+    found = _findings(*printed.claims(printed.read()))
+    return [replace(one, says=_UNSAID) if one.status == "not measured" else one for one in found]
 
 
 def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
@@ -139,8 +151,16 @@ def _half_width(compared: Comparison) -> float:
     return NormalDist().inv_cdf(0.5 + LEVEL / 2) * sqrt(variance)
 
 
-def text(findings: Sequence[Finding], *, every: bool = False) -> str:
-    """Return the findings for people, by variant: the failed ones in sentences (`every`: all), then the counts."""
+def waiting(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[str]:
+    """Return the variants of a sweep none of whose evaluations has rows yet, in the order of its plan."""
+    return answer(connection, _WAITING, {"sweep": sweep})["variant"].to_pylist()
+
+
+def text(findings: Sequence[Finding], *, every: bool = False, waiting: Sequence[str] = ()) -> str:
+    """Return the findings for people, by variant: the failed ones in sentences (`every`: all), then the counts.
+
+    Variants that are `waiting` for their first rows follow.
+    """
     if not findings:
         return "nothing to audit: no attack has rows yet\n"
     lines = []
@@ -149,6 +169,7 @@ def text(findings: Sequence[Finding], *, every: bool = False) -> str:
         lines.append(variant)
         lines += [f"  {_SIGNS[found.status]} {_said(found)}" for found in held if every or found.status == "failed"]
         lines.append(f"  {_totals(held)}")
+    lines += [line for variant in waiting for line in (variant, "  no rows yet")]
     if not every and any(found.status == "not measured" for found in findings):
         lines.append("--all lists every check, and what to run for those not measured")
     return "\n".join(lines) + "\n"
@@ -165,6 +186,8 @@ def _said(found: Finding) -> str:
 
 
 def _weight(found: Finding) -> str:
+    if found.status == "not measured":  # its sentence says the interval, where there is one
+        return ""
     if found.difference is None:
         return "" if found.n is None else f" (n = {found.n:,})"
     if found.half_width is not None:
@@ -174,11 +197,16 @@ def _weight(found: Finding) -> str:
     return f" ({100 * found.difference:+.2f} {interval} on n = {found.n:,} images)"
 
 
-def show(findings: Sequence[Finding], format: str = "table", *, every: bool = False) -> str:
-    """Return the findings as table, csv or json; csv and json hold all of them with every field."""
+def show(
+    findings: Sequence[Finding], format: str = "table", *, every: bool = False, waiting: Sequence[str] = ()
+) -> str:
+    """Return the findings as table, csv or json; csv and json hold all of them with every field.
+
+    The table also names the variants that are `waiting` for their first rows.
+    """
     if format not in FORMATS:
         raise QueryError(unknown("format", format, FORMATS))
-    return text(findings, every=every) if format == "table" else FORMATS[format](findings)
+    return text(findings, every=every, waiting=waiting) if format == "table" else FORMATS[format](findings)
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Finding]], str]] = {

@@ -63,7 +63,7 @@ def claims(lines: Sequence[Mapping[str, str]]) -> tuple[list[Claim], Printed]:
             if clean is not None:
                 natural[line.rows] = clean
             others = [other.rows for other in row if other is not line]
-            labels = {"variant": variant, "attack": line.attack, "knowledge": line.rows.setting.who}
+            labels = {"variant": variant, "attack": line.rows.setting.label, "knowledge": line.rows.setting.who}
             found.append(Claim(**labels, rows=line.rows, others=others))
     return found, Printed(accuracies, natural)
 

@@ -129,7 +129,15 @@ HONEST: dict[str, dict[str, Any]] = {
     "transfer": {"attack": "pgd-20", "knowledge": "transfer", "scores": 0.52},
     "fixed": {"attack": "pgd-20", "knowledge": "fixed", "scores": 0.45},
     "enumerate": {"attack": "pgd-20", "knowledge": "enumerate", "scores": 0.49},
-    "deepfool": {"attack": "deepfool", "knowledge": "eot-5", "scores": 0.40, "eps_255": None, "threat": "none"},
+    "deepfool": {
+        "attack": "deepfool",
+        "knowledge": "eot-5",
+        "scores": 0.40,
+        "eps_255": None,
+        "threat": "none",
+        "l2": 0.25,
+        "linf": 0.03125,
+    },
 }
 
 

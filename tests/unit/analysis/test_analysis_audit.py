@@ -18,6 +18,7 @@ from rna_ray.analysis import audit as audits
 from rna_ray.analysis.audit import Counts, marks, show
 from rna_ray.analysis.audit import findings as said_by
 from rna_ray.analysis.audit.checks import CHECKS
+from rna_ray.analysis.audit.claims import Setting
 from rna_ray.analysis.statistics import paired
 from rna_ray.analysis.tables import table
 from rna_ray.cli import app
@@ -44,6 +45,7 @@ PLANTED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "enumerate ≤ eot": ("enumerate", {"larger_k": {"scores": 0.40}}),
     "AutoAttack ≤ PGD": ("autoattack", {"more_steps": {"scores": 0.40}}),
     "white-box ≤ gradient-free": ("pgd", {"square": {"scores": 0.45}}),
+    "unbounded ≈ 0 or its distortion stated": ("deepfool", {"deepfool": {"l2": 0.0, "linf": 0.0}}),
     "gradients are not zero": ("pgd", {"pgd": {"zero_gradients": SOME_ZEROS}}),
     "the path's generator is its own": ("pgd", {"pgd": {"global_generator": True}}),
     "outputs are logits": ("pgd", {"pgd": {"softmax_output": True}}),
@@ -67,8 +69,7 @@ def test_a_planted_violation_is_caught_by_its_check_alone(check: str) -> None:
 
 
 def test_every_check_is_planted_here_or_tested_below() -> None:
-    others = {"unbounded ≈ 0 or its distortion stated", "cascade ≤ PGD"}
-    assert {check.name for check in CHECKS} - set(PLANTED) == others
+    assert {check.name for check in CHECKS} - set(PLANTED) == {"cascade ≤ PGD"}
 
 
 @pytest.mark.parametrize("claim", [name for name in HONEST if name != "noise"])
@@ -188,6 +189,13 @@ def test_an_unbounded_attack_states_its_median_distortion() -> None:
     assert found.status == "passed"
     letter = "\N{SCRIPT SMALL L}"
     assert found.says == f"40.00 % at a median distortion of {letter}₂ 0.25, {letter}∞ 0.0312"
+    still = lab("deepfool", deepfool={"l2": 0.0, "linf": 0.0})
+    found = found_of(still.audit(), "unbounded ≈ 0 or its distortion stated")
+    assert found.status == "failed"
+    assert found.says == "40.00 % at a median distortion of 0: the attack left most images as they were"
+    # Where the network was wrong of most images anyway, nothing had to move.
+    wrong = lab("deepfool", deepfool={"l2": 0.0, "linf": 0.0, "scores": 0.05})
+    assert failed(wrong.audit()) == []
 
 
 def test_an_ensemble_is_not_above_the_pgd_that_it_begins_with() -> None:
@@ -209,7 +217,7 @@ def test_without_counterparts_nothing_is_measured_and_it_says_what_to_run() -> N
     assert failed(findings) == []
     said = {found.check: found.says for found in findings}
     assert said["steps suffice"] == "needs pgd with more than 20 steps under eot-10 on the same images"
-    assert said["k suffices"] == "needs pgd with more than 10 draws a step under eot-10 on the same images"
+    assert said["k suffices"] == "needs pgd under eot-k with k above 10 on the same images"
     assert said["iterative ≤ single-step"] == "needs fgsm at the same ε under eot-10 on the same images"
     assert said["ε → 1 reaches chance"] == "needs pgd-20@eot-10 with eps_255: 255 on the same images"
     assert said["the path's generator is its own"] == "needs rows that record global_generator: evaluate again"
@@ -224,6 +232,28 @@ def test_checks_that_cannot_apply_do_not_appear() -> None:
     one_path.rows["trials"].append(row("trials", unit_id="net", log2_paths=0.0))
     one_path.evaluate("pgd-20", "fixed", 0.5, sweep="s")
     assert not {"fixed ≤ transfer", "k suffices"} & {found.check for found in one_path.audit()}
+
+
+def test_a_network_of_one_path_is_spoken_of_in_the_words_that_were_asked_for() -> None:
+    settled = Lab()
+    settled.rows["trials"].append(row("trials", unit_id="net", log2_paths=0.0))
+    unit = settled.evaluate("pgd-20", "aggmo-fixed", 0.5, eps_255=8.0)
+    settled.plan(unit, "s", "BN", "pgd-20", "aggmo-eot-10")
+    said = {found.check: found.says for found in settled.audit()}
+    assert said["steps suffice"] == "needs pgd with more than 20 steps under aggmo-eot-10 on the same images"
+    assert said["iterative ≤ single-step"] == "needs fgsm at the same ε under eot-10 on the same images"
+    assert said["larger ε ≤ smaller"] == "needs pgd-20@aggmo-eot-10 at an ε below 8/255 on the same images"
+    assert not any("fixed" in sentence for sentence in said.values())
+
+
+def test_restarts_are_said_of_attacks_that_have_them() -> None:
+    restarted = lab("more restarts", pgd={"scores": 0.52})
+    said = {found.check: found.says for found in restarted.audit()}
+    assert said["iterative ≤ single-step"] == "50.00 % is not above the 60.00 % of fgsm@eot-5"
+    ensemble = lab("autoattack", more_restarts={"scores": 0.45}).audit()
+    assert found_of(ensemble, "AutoAttack ≤ PGD").says.endswith("of pgd-20@eot-5 (5 restarts)")
+    one = Setting(attack="pgd", steps=20, random_start=True)
+    assert one.unlike(Setting(attack="pgd", steps=20, restarts=5)) == "pgd-20 (1 restart)"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +299,7 @@ def test_aggregated_momentum_is_a_method_not_knowledge() -> None:
     found = {finding.check: finding for finding in climbed.audit()}
     assert found["iterative ≤ single-step"].other_accuracy == 0.60  # fgsm@eot-5: fgsm has no momentum to aggregate
     assert found["white-box ≤ gradient-free"].status == "failed"  # square@eot-5 0.55
-    assert found["larger k ≤ smaller"].says == "needs pgd under aggmo-eot with k below 5 on the same images"
+    assert found["larger k ≤ smaller"].says == "needs pgd under aggmo-eot-k with k below 5 on the same images"
     plain = found_of(lab("autoattack").audit(), "AutoAttack ≤ PGD")
     stronger = lab("autoattack")
     stronger.evaluate("pgd-20", "aggmo-eot-5", 0.40)
@@ -352,6 +382,44 @@ def test_chance_that_a_batch_shares_is_not_taken_for_a_violation() -> None:
     assert found.says.endswith("in several batches as the images of one share a path")
 
 
+def test_what_is_above_within_chance_is_not_called_not_above() -> None:
+    few = lab(pgd={"scores": [1] * 21 + [0] * 29}, fgsm={"scores": [0] * 4 + [1] * 19 + [0] * 27})
+    found = found_of(few.audit(), "iterative ≤ single-step")
+    assert found.says == "42.00 % is above the 38.00 % of fgsm@eot-5 by 4.00, within chance"
+    assert found.status == "passed" and found.low is not None and found.low < 0 < (found.difference or 0)
+    below = found_of(lab().audit(), "iterative ≤ single-step")
+    assert below.says == "50.00 % is not above the 60.00 % of fgsm@eot-5"
+
+
+@pytest.mark.parametrize(
+    ("check", "other"),
+    [
+        ("steps suffice", "more_steps"),
+        ("k suffices", "larger_k"),
+        ("restarts change nothing", "more_restarts"),
+        ("ε = 0 equals natural", "eps_0"),
+    ],
+)
+def test_a_few_images_cannot_tell_that_nothing_changes(check: str, other: str) -> None:
+    for n, status in ((5, "not measured"), (N, "passed")):
+        found = found_of(lab(**{other: {"scores": right(0.8 if other == "eps_0" else 0.5, N)[:n]}}).audit(), check)
+        assert (found.status, found.n) == (status, n)
+        assert found.low is not None and found.high is not None
+        assert (found.high > 0.05) == (status == "not measured")
+        if status == "not measured":
+            ends = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+            assert found.says == f"cannot tell: the interval is {ends} on n = 5"
+            assert show([found], every=True).count("interval") == 1
+
+
+def test_the_largest_budget_cannot_tell_either_from_a_few_images() -> None:
+    few = lab(without=["more steps"], fewer_steps={"scores": [1] * 5})
+    assert found_of(few.audit(), "steps suffice").says.startswith("cannot tell: the interval is [-")
+    # A fall that is sure is a fall, however wide its interval.
+    sure = lab(more_steps={"scores": [0] * 20})
+    assert found_of(sure.audit(), "steps suffice").status == "failed"
+
+
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +466,11 @@ def test_a_cell_that_has_run_nothing_claims_nothing() -> None:
     waiting.plan("not yet", "s", "BN+IN", "pgd-50", "eot-5")
     assert {found.attack for found in waiting.audit()} == {"pgd-20"}
     assert show([]) == "nothing to audit: no attack has rows yet\n"
+    assert audits.waiting(waiting.connect(), "s") == []
+    waiting.plan("nor this", "s", "GN", "pgd-50", "eot-5")
+    assert audits.waiting(waiting.connect(), "s") == ["GN"]
+    lines = show(waiting.audit(), waiting=audits.waiting(waiting.connect(), "s")).splitlines()
+    assert lines[0] == "BN+IN" and lines[-2:] == ["GN", "  no rows yet"]
 
 
 # -- printed tables ----------------------------------------------------------------------------------------------------
@@ -439,6 +512,15 @@ def test_the_plain_rows_keep_their_orders() -> None:
             for check in ("iterative ≤ single-step", "AutoAttack ≤ PGD", "attack ≤ natural"):
                 assert found["autoattack", check].status == "passed"
             assert found["pgd-20", "steps suffice"].status == "not measured"
+            assert found["pgd-20", "steps suffice"].says == "the paper does not say"
+
+
+def test_nobody_is_told_to_run_a_paper_again_and_each_attack_has_one_name() -> None:
+    findings = audits.published()
+    unsaid = [found for found in findings if found.status == "not measured"]
+    assert unsaid and {found.says for found in unsaid} == {"the paper does not say"}
+    assert "mifgsm" in {found.attack for found in findings}
+    assert "mi-fgsm" not in show(findings, every=True)
 
 
 def test_equal_printed_numbers_are_no_excess() -> None:

@@ -148,7 +148,7 @@ def test_the_table_of_differences(book) -> None:
 def test_what_cannot_be_compared_or_answered_is_one_sentence(book) -> None:
     book.cell("BN", "pgd", "fixed", [[1, 0]])
     store = book.close()
-    with pytest.raises(QueryError, match=r"unknown variant of sweep 's' 'bn'.* Known: BN"):
+    with pytest.raises(QueryError, match=r"unknown variant of sweep 's': 'bn'.* Known: BN"):
         table(connect(store), "s", against="bn")
     with pytest.raises(QueryError, match="sweep 's' has no variant but 'BN'"):
         table(connect(store), "s", against="BN")
@@ -171,3 +171,24 @@ def test_all_answers_are_rows_of_their_variant(book) -> None:
     assert {"se_paths", "se_examples", "seed_sd", "low", "high", "answer", "best"} <= set(rows[0])
     differences = table(connect(store), "s", answer="all", against="BN")
     assert differences.count("0.0 ±") == 3
+
+
+def test_answers_over_other_numbers_of_draws_are_not_held_against_each_other(book) -> None:
+    book.cell("BN", "pgd", "fixed", [[1] * 200], draws=1)
+    book.cell("BN+IN", "pgd", "fixed", [[0] * 200], draws=10)
+    connection = connect(book.close())
+    assert "**100.0" in table(connection, "s")  # over fresh draws, their number is only precision
+    said = "over 1 draw is easier than over 10: compare columns of equal draws."
+    for answer in ("vote", "worst", "all"):
+        text = table(connection, "s", answer=answer)
+        assert ("`worst` " + said in text) == (answer != "vote")
+        assert text.count("**") == (2 if answer == "all" else 0)
+    assert "`vote` over 1 draw is another answer than over 10: " in table(connection, "s", answer="vote")
+    assert said not in table(connection, "s")
+
+
+def test_answers_over_as_many_draws_have_a_best(book) -> None:
+    for variant, scores in (("BN", [10] * 200), ("BN+IN", [0] * 200)):
+        book.cell(variant, "pgd", "fixed", [scores], draws=10)
+    text = table(connect(book.close()), "s", answer="worst")
+    assert text.count("**") == 2 and "compare columns" not in text

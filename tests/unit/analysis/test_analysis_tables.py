@@ -188,6 +188,17 @@ def test_what_may_not_share_a_column_is_said_or_refused(make_book: Callable) -> 
         table(connect(refused.close()), "s")
 
 
+def test_what_several_columns_mix_is_said_once(book) -> None:
+    for attack in ("pgd", "fgsm"):
+        for variant, checkpoint in (("a", "best"), ("b", "last")):
+            book.cell(variant, attack, "fixed", [[1, 0]], checkpoint=checkpoint)
+    text = table(connect(book.close()), "s")
+    assert "All columns mix checkpoints: best, last." in text and text.count("checkpoints") == 1
+    book.cell("a", "square", "fixed", [[1, 0]], checkpoint="best")
+    text = table(connect(book.close()), "s")
+    assert "Columns pgd@fixed, fgsm@fixed mix checkpoints: best, last." in text and text.count("checkpoints") == 1
+
+
 def test_csv_and_json_give_every_cell_with_all_its_numbers(small: Store) -> None:
     from_json = json.loads(table(connect(small), "s", "json"))
     from_csv = list(csv.DictReader(io.StringIO(table(connect(small), "s", "csv"))))
