@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep import cost
-from rna_ray.sweep.cost import clock
-from rna_ray.sweep.plan import ASSUMED
+from rna_ray.sweep.cost import ASSUMED, clock
 from rna_ray.sweep.units import NAMES
 
 if TYPE_CHECKING:

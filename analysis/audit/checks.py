@@ -6,6 +6,7 @@ Athalye et al. 2018; Carlini et al. 2019; Croce & Hein 2020; Gao et al. 2022. do
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -50,7 +51,7 @@ def _percent(accuracy: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(ABC):
     """One thing that an honest claim keeps."""
 
     name: str
@@ -61,13 +62,18 @@ class Check:
         """Return the comparisons that it may want."""
         return []
 
+    @abstractmethod
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return its verdict on a claim to which it applies."""
-        raise NotImplementedError
 
     def _measured(self, claim: Claim, evidence: Evidence) -> dict[Pair, Comparison]:
         found = {pair: evidence.compare(pair) for pair in self.pairs(claim)}
         return {pair: comparison for pair, comparison in found.items() if comparison is not None}
+
+
+def _own(claim: Claim) -> Pair:
+    """Return the claim with the clean images of its own rows."""
+    return Pair(claim.rows, claim.rows, natural=True)
 
 
 def _missing(claim: Claim, needs: str) -> Verdict:
@@ -183,11 +189,11 @@ class Natural(Check):
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the claim with its own clean images."""
-        return [Pair(claim.rows, claim.rows, natural=True)]
+        return [_own(claim)]
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed where the claim lies above."""
-        (only,) = self.pairs(claim)
+        only = _own(claim)
         found = evidence.compare(only)
         return _above(claim, only, found, LEVEL) if found else _missing(claim, "the natural accuracy")
 
@@ -244,11 +250,11 @@ class Unbounded(Check):
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the claim with its own clean images: its accuracy is all that is wanted."""
-        return [Pair(claim.rows, claim.rows, natural=True)]
+        return [_own(claim)]
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed for an accuracy above NEAR_ZERO without its distortion, or where that is zero."""
-        (only,) = self.pairs(claim)
+        only = _own(claim)
         found = evidence.compare(only)
         if found is None:
             return _missing(claim, "the distortion")

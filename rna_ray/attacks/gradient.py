@@ -7,7 +7,8 @@ from typing import Literal, final
 
 import torch
 
-from rna_ray.attacks.base import Attack, Ball, Judgement, Proposal, Victim
+from rna_ray.attacks.base import Attack, Ball, Proposal, Victim
+from rna_ray.attacks.ensemble import Best
 
 AGGREGATED = (0.0, 0.9, 0.99)
 """The dampings of aggregated momentum, the defaults of Lucas et al. 2019 (AggMo)."""
@@ -63,15 +64,10 @@ class GradientAttack(Attack):
         found = self._climb(victim, x, y, 0, zero)
         if self.restarts == 1:
             return Proposal(found, zero)
-        all_rows = torch.arange(len(x), device=x.device)
-        best: Judgement = victim.judge(found, y)
+        best, rows = Best(victim, found, y), torch.arange(len(x), device=x.device)
         for start in range(1, self.restarts):
-            other = self._climb(victim.rows(all_rows, f"start-{start}"), x, y, start, zero)
-            judged = victim.judge(other, y)
-            better = judged.better(best)
-            found = torch.where(better.view(-1, 1, 1, 1), other, found)
-            best = judged.where(better, best)
-        return Proposal(found, zero)
+            best.offer(self._climb(victim.rows(rows, f"start-{start}"), x, y, start, zero), rows)
+        return Proposal(best.x_adv, zero)
 
     def _climb(self, victim: Victim, x: torch.Tensor, y: torch.Tensor, start: int, zero: torch.Tensor) -> torch.Tensor:
         """Return the last iterate of one start; `zero` counts the gradients (N,) that were exactly zero."""

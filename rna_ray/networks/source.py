@@ -16,6 +16,8 @@ from rna_ray.errors import NetworkError
 
 _TEXT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 SUFFIX = ".safetensors"
+CHECKED = 16
+"""How many test images an imported network is tried on before it is taken."""
 
 
 @dataclasses.dataclass(frozen=True)

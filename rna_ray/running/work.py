@@ -33,7 +33,6 @@ from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
 from rna_ray.store import Store, layout, open_store, weights
 from rna_ray.store.records import RECORDS, from_rows
-from rna_ray.sweep.plan import CHECKED
 from rna_ray.sweep.units import Unit, canonical
 from rna_ray.training.checkpoint import Checkpoints, load, load_into
 from rna_ray.training.fit import Fitted, fit
@@ -152,7 +151,7 @@ def _import(job: Job, store: Store, report: Report) -> None:
         load_into(network.body, tensors, f"{job.source.weights} (network.weights)")
     network = network.to(device)
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
-    some = torch.from_numpy(images.images[:CHECKED]).to(device).float() / 255
+    some = torch.from_numpy(images.images[: source.CHECKED]).to(device).float() / 255
     imported.check(network, some, classes=info.classes, random=settings["network"]["random"], name=name)
     # Copies: parameters that share their memory are stored as two, and loaded as one again.
     state = {key: value.detach().clone() for key, value in network.state_dict().items()}
@@ -268,7 +267,7 @@ def _trained(
     network = _built(json.loads(trial["settings"]), network_id, lies)
     tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
     load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
-    network = network.to(device).requires_grad_(False)
+    network = network.to(device)
     return network, _forward(network, compiled, torch.device(device))
 
 

@@ -9,6 +9,10 @@ GPU_MACS_PER_SECOND = 5.0e12
 """The same of one GPU: an assumption of ours, not yet measured."""
 
 
+ASSUMED = "resnet18"
+"""Whose multiply-adds are taken for an imported network's, which only torch could count."""
+
+
 def seconds(macs: float, *, gpu: bool = False) -> float:
     """Return the estimated seconds of this many multiply-adds on one core, or on one GPU."""
     return macs / (GPU_MACS_PER_SECOND if gpu else CPU_MACS_PER_SECOND)

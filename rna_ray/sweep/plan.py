@@ -11,7 +11,7 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import NetworkError, SpaceError, SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.sweep import evaluations, expand, units
+from rna_ray.sweep import cost, evaluations, expand, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
@@ -19,12 +19,6 @@ from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Trai
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
-
-ASSUMED = "resnet18"
-"""Whose multiply-adds are taken for an imported network's, which only torch could count."""
-
-CHECKED = 16
-"""How many test images an imported network is tried on, twice, before it is taken."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +182,7 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         "compile": False,
         "seed": given.seed,
     }
-    macs = describe.describe(ASSUMED, width=None, image_shape=info.shape, classes=info.classes).macs
+    macs = describe.describe(cost.ASSUMED, width=None, image_shape=info.shape, classes=info.classes).macs
     unit = units.imported(settings)
     return Found(variant=variant, unit=unit, info=info, macs=macs, paths=math.inf if network.random else 1, source=lies)
 
@@ -244,7 +238,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
-        return 2 * CHECKED * one.macs
+        return 2 * source.CHECKED * one.macs
     settings = one.unit.settings["training"]
     steps = settings["attack"]["steps"] if settings["attack"] else 0
     images = one.unit.settings["data"]["train_examples"] * settings["epochs"]

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
+from running_base import learned
 from safetensors.torch import save_file
-from torch.nn import functional as F
 
-from rna_ray import data
 from rna_ray.analysis.audit import Finding, audit
 from rna_ray.running.run import run
 from rna_ray.store import connect, open_store
@@ -70,18 +68,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Finding]
     (folder / "cheats_networks.py").write_text(MODULE, encoding="utf-8")
     space: dict[str, Any] = {"__name__": "cheats"}
     exec(MODULE, space)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = space["Honest"]()
-        train = data.load("digits").train
-        x, y = torch.from_numpy(train.images).float() / 255, torch.from_numpy(train.labels)
-        for _ in range(150):
-            some = torch.randperm(len(x))[:100]
-            network.zero_grad()
-            F.cross_entropy(network(x[some]), y[some]).backward()
-            with torch.no_grad():
-                for weight in network.parameters():
-                    weight -= 0.2 * weight.grad
+    network = learned(space["Honest"])
     save_file(network.state_dict(), folder / "weights.safetensors")
     (folder / "cheats.yaml").write_text(SWEEP, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

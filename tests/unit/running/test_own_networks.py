@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from running_base import learned
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -127,17 +128,7 @@ def cnn() -> nn.Module:
     """A plain network, trained on the digits for a moment by its owner."""
     space: dict[str, Callable[[], nn.Module]] = {}
     exec(PARTS, space)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = space["cnn"]()
-    train = data.load("digits").train
-    x, y = torch.from_numpy(train.images).float() / 255, torch.from_numpy(train.labels)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    for _ in range(40):
-        optimizer.zero_grad()
-        F.cross_entropy(network(x), y).backward()
-        optimizer.step()
-    return network.eval()
+    return learned(space["cnn"])
 
 
 @pytest.fixture

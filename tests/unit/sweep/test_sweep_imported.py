@@ -11,9 +11,9 @@ from sweep_base import BASE, Load, Planned
 
 from rna_ray.errors import NetworkError, SweepError, UserError
 from rna_ray.networks.describe import describe
-from rna_ray.networks.source import Source
+from rna_ray.networks.source import CHECKED, Source
 from rna_ray.store.records import RECORDS, SCHEMAS
-from rna_ray.sweep.plan import CHECKED, Plan, plan
+from rna_ray.sweep.plan import Plan, plan
 from rna_ray.sweep.spec import from_json, to_json
 from rna_ray.sweep.units import NAMES, VERSIONS
 
