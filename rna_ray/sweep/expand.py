@@ -91,8 +91,10 @@ def _variants(spec: SweepSpec) -> Iterator[Variant]:
     base = spec.model_dump(include=set(VARIED), exclude_unset=True)
     named: list[tuple[str | None, Mapping[str, Any]]] = list(spec.variants.items()) or [(None, {})]
     for name, values in named:
-        for point in itertools.product(*spec.grid.values()):
-            axes = dict(zip(spec.grid, point, strict=True))
+        seeds = values.get("seed")
+        repeated = {**spec.grid, "seed": seeds} if isinstance(seeds, list | tuple) else spec.grid
+        for point in itertools.product(*repeated.values()):
+            axes = dict(zip(repeated, point, strict=True))
             own = {**values, **axes}
             shared = without_other_kind(base, own)
             if _kind(own) == "import":
