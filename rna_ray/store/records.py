@@ -166,6 +166,7 @@ _PLANS = (
     _column("knowledge", _TEXT, "Knowledge as asked for, before it was simplified.", optional=True),
     _column("evaluation", _TEXT, "Digest of the evaluation.", optional=True),
     _column("position", pa.int32(), "Order of the cell in the plan.", optional=True),
+    _column("source", _TEXT, "For a probe of a pair: the label of the variant that was attacked.", optional=True),
     _column("spec", _TEXT, "The sweep as resolved, as JSON."),
 )
 
@@ -179,22 +180,53 @@ _CERTIFICATES = (
     _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class."),
 )
 
+_PROBES = (
+    UNIT,
+    _column("evaluation", _TEXT, "Digest of all settings but the examples, shared by shards."),
+    _column("probe", _TEXT, "What was measured: transfer, path-transfer, similarity, surface, smoothness, bound."),
+    NETWORK,
+    _column("source_id", _TEXT, "Content id of the other network of a pair: the one that was attacked.", optional=True),
+    _column("checkpoint", _TEXT, "last or best."),
+    _column("data", _TEXT, "Data set."),
+    _column("classes", pa.int32(), "Classes of the data set."),
+    _column("attack_settings", _TEXT, "Resolved attack, as JSON, where there is one.", optional=True),
+    _column("eps_255", pa.float64(), "Radius of the ball in 1/255, where there is one.", optional=True),
+    _column("threat", _TEXT, "linf or l2, where there is a ball.", optional=True),
+    _column("start", pa.int32(), "First example of the shard."),
+    _column("stop", pa.int32(), "One past the last example of the shard."),
+    SETTINGS,
+    *PROVENANCE,
+)
+
+_MEASURES = (
+    UNIT,
+    EVALUATION,
+    NETWORK,
+    _column("source_id", _TEXT, "Content id of the other network of a pair.", optional=True),
+    _column("probe", _TEXT, "What was measured, as in probes."),
+    _column("measure", _TEXT, "The quantity, such as cosine, loss, gradient_norm."),
+    _column("example", pa.int32(), "Index of the example in its split; null where the value is not one example's.",
+            optional=True),
+    _column("member", _TEXT, "The norm along whose path it was measured, where there is one.", optional=True),
+    _column("other", _TEXT, "The other norm of a pair.", optional=True),
+    _column("layer", _TEXT, "The norm layer where it was measured, where there is one.", optional=True),
+    _column("x", pa.float64(), "First coordinate, such as the distance along the attack in 1/255.", optional=True),
+    _column("y", pa.float64(), "Second coordinate, such as the distance along the orthogonal in 1/255.", optional=True),
+    _column("value", pa.float64(), "The value measured."),
+)
+
 _TRANSFERS = (
     UNIT,
-    _column("source_id", _TEXT, "Content id of the train unit that was attacked."),
+    EVALUATION,
+    _column("source_id", _TEXT, "Content id of the network that was attacked."),
     NETWORK,
     EXAMPLE,
     LABEL,
+    _column("pair", pa.int16(), "Which pair of paths, from 0; null between networks.", optional=True),
     _column("path_difference", pa.int16(), "Layers where attack and answer took another norm.", optional=True),
-    _column("prediction", pa.int16(), "Class that the network gave to the other's adversarial image."),
-)
-
-_PROBES = (
-    UNIT,
-    NETWORK,
-    _column("probe", _TEXT, "What was measured."),
-    _column("coordinates", _TEXT, "Where, as canonical JSON."),
-    _column("value", pa.float64(), "The value measured."),
+    _column("natural_prediction", pa.int16(), "Class that the network gave to the clean image."),
+    _column("source_prediction", pa.int16(), "Class that the attacked network or path gave to the adversarial image."),
+    _column("prediction", pa.int16(), "Class that the network or path that answers gave to that image."),
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -205,8 +237,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         "evaluations": _EVALUATIONS,
         "examples": _EXAMPLES,
         "certificates": _CERTIFICATES,
-        "transfers": _TRANSFERS,
         "probes": _PROBES,
+        "measures": _MEASURES,
+        "transfers": _TRANSFERS,
         "failures": _FAILURES,
         "plans": _PLANS,
     }.items()
@@ -217,12 +250,13 @@ RECORDS: Mapping[str, str] = {
     "import": "trials",
     "evaluate": "evaluations",
     "certify": "certificates",
-    "transfer": "transfers",
     "probe": "probes",
 }
 """Kind of unit → its record view, whose file is written last: that it exists means done."""
 
-DETAILS: Mapping[str, str] = {"epochs": "trials", "examples": "evaluations"}
+DETAILS: Mapping[str, str] = {
+    "epochs": "trials", "examples": "evaluations", "measures": "probes", "transfers": "probes"
+}
 """View → the record view without whose file its rows do not count."""
 
 
