@@ -13,15 +13,34 @@ the products. Gradients and norms are over all groups of the layer, squares adde
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from rna_ray.evaluation.batches import Batch
 from rna_ray.networks.build import Network
 from rna_ray.networks.norms import BatchGroupNorm, GroupNorm, Norm
 from rna_ray.probes.derivatives import along, quadratic, unit
+from rna_ray.probes.subject import Rows, Subject
+
+
+def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
+    """Look at every norm layer along each member of the space, taken at all layers; x counts the layers from 0.
+
+    In float64, on a copy of the network.
+    """
+    (subject,), rows = subjects, Rows()
+    network = copy.deepcopy(subject.network).double()
+    for member, path in subject.network.members.items():
+        for depth, found in enumerate(smoothness(network, batch.x.double(), batch.y, torch.tensor(path))):
+            of = {"member": member, "layer": found.layer, "x": float(depth)}
+            for name in MEASURES:
+                rows.measures += batch.rows(measure=name, value=getattr(found, name), **of)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +61,10 @@ class AtLayer:
     layer; a shortcut around it stays as it is. 0 where the gradient is zero."""
     curvature_eq6: torch.Tensor
     """Eq. 6's right-hand side: see `_eq6`. That the curvature stays below is a claim, to be measured."""
+
+
+MEASURES = tuple(field.name for field in dataclasses.fields(AtLayer) if field.name != "layer")
+"""The measures of a layer."""
 
 
 def smoothness(network: Network, x: torch.Tensor, y: torch.Tensor, path: torch.Tensor) -> list[AtLayer]:

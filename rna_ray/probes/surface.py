@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
 from rna_ray.attacks.expectation import IMAGES_A_PASS
+from rna_ray.evaluation.batches import Batch
 from rna_ray.networks.build import Network
 from rna_ray.probes.derivatives import along, at_input
+from rna_ray.probes.subject import Rows, Subject
 from rna_ray.randomness import Randomness
+
+
+def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
+    """Walk over the plane around each image along one draw of its paths, without the defence's noise."""
+    (subject,), options = subjects, settings["options"]
+    network, random = subject.network, subject.random
+    path_NL = network.paths.draw(random, "surface/path", batch.examples)
+    offsets, loss = surface(network, batch.x, batch.y, path_NL, batch.examples, random, **options)
+    subject.native &= not network.paths.sizes
+    rows = Rows()
+    for i, first in enumerate(offsets.tolist()):
+        for j, second in enumerate(offsets.tolist()):
+            rows.measures += batch.rows(measure="loss", x=first, y=second, value=loss[:, i, j].double())
+    rows.measures = [row for row in rows.measures if row["value"] == row["value"]]  # no plane, no row
+    return rows
 
 
 def surface(
