@@ -64,8 +64,8 @@ def picture(width: float, height: float, title: str, footer: str) -> Figure:
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     made.get_layout_engine().set(w_pad=0.06, h_pad=0.07)
-    made.suptitle(wrapped(title, width, 11), fontsize=11, y=1 - 0.08 / height)
-    made.supxlabel(wrapped(footer, width, _SMALL), fontsize=_SMALL, color="#404040", x=0.01, y=0.06 / height, ha="left")
+    made.suptitle(wrapped(title, width, 11), fontsize=11)
+    made.supxlabel(wrapped(footer, width, _SMALL), fontsize=_SMALL, color="#404040", x=0.01, ha="left")
     return made
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import NetworkError, SpaceError, SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.sweep import cost, evaluations, expand, units
+from rna_ray.sweep import cost, evaluations, expand, probes, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
+from rna_ray.sweep.probes import Measurement
 from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
 from rna_ray.sweep.units import Unit
 
@@ -80,6 +81,7 @@ class Plan:
     units: tuple[Unit, ...]
     trials: tuple[Trial, ...]
     cells: tuple[Cell, ...]
+    probes: tuple[Measurement, ...] = ()
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
     where: Where
@@ -97,6 +99,9 @@ class Found:
     """How many paths there are; inf where an imported network may answer otherwise from pass to pass."""
     source: source.Source | None = None
     """Where an imported network comes from."""
+    space: spaces.Space | None = None
+    """The norms of a network that is trained; its layers are those of its description."""
+    layers: tuple[spaces.NormLayer, ...] = ()
 
 
 def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
@@ -118,12 +123,14 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
             if one.variant in meant[at]:
                 cells += [_cell(one, asked, units_by_id, costs) for asked in _asked(one, at, label, spec)]
     _refuse_repeats(cells)
+    measured = _measurements(found, spec, units_by_id, costs)
+    probes.refuse_repeats(measured, units_by_id)
     trials = tuple(
         Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
     )
     return Plan(
-        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells), costs=costs,
-        where=_where(spec, found),
+        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells),
+        probes=measured, costs=costs, where=_where(spec, found),
     )  # fmt: skip
 
 
@@ -152,7 +159,10 @@ def _trained(variant: Variant, digest: Digest) -> Found:
         "compile": given.compile and not (random and given.network.paths == "batch"),
         "seed": given.seed,
     }
-    return Found(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
+    return Found(
+        variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths, space=space,
+        layers=described.layers,
+    )
 
 
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
@@ -257,6 +267,23 @@ def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
         )  # fmt: skip
     except UserError as error:
         raise type(error)(f"evaluation.{at}.{error}") from None
+
+
+def _measurements(
+    found: list[Found], spec: SweepSpec, units_by_id: dict[str, Unit], costs: dict[str, int]
+) -> tuple[Measurement, ...]:
+    """Return what the entries of `probes:` ask for, their units added to `units_by_id` and `costs`."""
+    measured: list[Measurement] = []
+    variants, training = [one.variant for one in found], spec.training.attack if spec.training else TrainingAttack()
+    for at, (entry, label) in enumerate(zip(spec.probes, evaluations.labels(spec.probes), strict=True)):
+        try:
+            for one, cut in probes.measurements(entry, label, found, expand.meant(entry, variants), training):
+                measured.append(one)
+                costs |= {unit.id: cost for unit, cost in cut.items()}
+                units_by_id |= {unit.id: unit for unit in cut}
+        except UserError as error:
+            raise type(error)(f"probes.{at}.{error}") from None
+    return tuple(measured)
 
 
 def _meant(entry: Evaluation, one: Found) -> Evaluation:

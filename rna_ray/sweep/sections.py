@@ -28,6 +28,7 @@ from rna_ray import data
 from rna_ray.attacks import catalog
 from rna_ray.errors import UserError, unknown
 from rna_ray.networks import describe, source, spaces
+from rna_ray.probes import catalog as probes
 
 KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
 _GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
@@ -214,7 +215,45 @@ class Training(Section):
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
 
 
-class Evaluation(Section):
+class Entry(Section):
+    """One thing that is done with every network of the sweep; its own options stand in the entry beside the fields."""
+
+    options: Mapping[str, Any] = Field({}, exclude=True)
+    """The entry's own options as it states them; not a key of its own."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | probes.Probe | None:
+        """Return the record of what an entry names, None where it names nothing known."""
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        """Move the keys that are not fields into `options`, checked against those that the named one takes."""
+        if not isinstance(given, dict):
+            return given
+        fields = [name for name in cls.model_fields if name != "options"]
+        stated = {key: value for key, value in given.items() if key in fields}
+        options = {key: value for key, value in given.items() if key not in fields}
+        record = cls._find(given)
+        if record is None:
+            return stated  # the field's own error says more
+        names = [option.name for option in record.options]
+        for key in options:
+            if key not in names:
+                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
+        try:
+            record.settings(options)
+        except UserError as error:
+            raise _refuse(str(error), kind="refused_key") from None
+        return stated | {"options": options}
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **self.options}
+
+
+class Evaluation(Entry):
     """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
 
     attack: Annotated[str, _known(catalog.find)]
@@ -236,40 +275,67 @@ class Evaluation(Section):
     """The network's mode: its running statistics, or those of each test batch."""
     only: Texts | None = uncounted(None)
     """The variants that this entry is for, by label, name or any of their axes' values; null is all."""
-    options: Mapping[str, Any] = Field({}, exclude=True)
-    """The attack's own options as the entry states them; not a key of its own."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _gather(cls, given: Any) -> Any:
-        """Move the keys that are not fields into `options`, checked against the attack's."""
-        if not isinstance(given, dict):
-            return given
-        fields = [name for name in cls.model_fields if name != "options"]
-        stated = {key: value for key, value in given.items() if key in fields}
-        options = {key: value for key, value in given.items() if key not in fields}
-        attack = catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
-        if attack is None:
-            return stated  # the field's own error says more
-        names = [option.name for option in attack.options]
-        for key in options:
-            if key not in names:
-                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
-        try:
-            attack.settings(options)
-        except UserError as error:
-            raise _refuse(str(error), kind="refused_key") from None
-        return stated | {"options": options}
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | None:
+        return catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
 
-    @model_serializer(mode="wrap")
-    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**handler(self), **self.options}
+    @property
+    def record(self) -> catalog.Attack:
+        """The attack's record in the catalog."""
+        return catalog.find(self.attack)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different number: the options, weights, mode and draws."""
+        draws = {"draws": self.draws} if self.draws else {}
+        return {**self.options, "checkpoint": self.checkpoint, "eval": self.eval, **draws}
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Evaluation:
-        if self.shard and self.shard % self.batch:
-            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
+        _check_shard(self)
         return self
+
+
+class Probe(Entry):
+    """One measurement on every network of the sweep, or on every pair; its own options stand beside these fields."""
+
+    probe: Annotated[str, _known(probes.find)]
+    """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
+    examples: Whole | None = None
+    """How many test images, from the first; null is the probe's own number, or the whole test set if that is less."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 100
+    """The number of images measured together, the last batch padded."""
+    shard: Whole | None = None
+    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> probes.Probe | None:
+        return probes.PROBES.get(given["probe"]) if isinstance(given.get("probe"), str) else None
+
+    @property
+    def record(self) -> probes.Probe:
+        """The probe's record in the catalog."""
+        return probes.find(self.probe)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different measurement: the options and weights."""
+        return {**self.options, "checkpoint": self.checkpoint}
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Probe:
+        _check_shard(self)
+        return self
+
+
+def _check_shard(entry: Evaluation | Probe) -> None:
+    if entry.shard and entry.shard % entry.batch:
+        raise _refuse(f"shard: {entry.shard} is not a multiple of batch, {entry.batch}", kind="refused_key")
 
 
 class Share(Section):
