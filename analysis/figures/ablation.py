@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -23,7 +24,7 @@ SCHEMA = pa.schema(
         "attack": pa.string(),
         "knowledge": pa.string(),
         "nth": pa.int64(),
-        "eps_255": pa.float64(),
+        "ball": pa.string(),
         "accuracy": pa.float64(),
         "low": pa.float64(),
         "high": pa.float64(),
@@ -31,6 +32,8 @@ SCHEMA = pa.schema(
         "draws": pa.int64(),
         "seeds": pa.int64(),
         "seed_sd": pa.float64(),
+        "shared": pa.bool_(),
+        "regrouped": pa.bool_(),
     }
 )
 _INK = 0.11  # inches of height for each point of a variant
@@ -51,7 +54,7 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
 def _column(cell: Cell, several: bool) -> str:
     """Return the cell's heading, which says apart the columns of one attack and knowledge."""
     heading = cell.attack if cell.knowledge == "none" else f"{cell.attack}@{cell.knowledge}"
-    return f"{heading} #{cell.nth}{f', {cell.ball}' if cell.ball else ''}" if several else heading
+    return f"{heading} #{cell.nth}" + (f", {cell.ball}" if cell.ball else "") if several else heading
 
 
 def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
@@ -59,8 +62,15 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     columns = list(dict.fromkeys(row["column"] for row in rows))
     looks = _looks(rows)
-    spread = max(if_seeds) if (if_seeds := [row["seed_sd"] for row in rows if row["seed_sd"] is not None]) else None
-    more = [] if spread is None else [f"standard deviation over seeds, in no interval: at most {100 * spread:.1f}"]
+    more = [f"attacks within {', '.join(balls)}"] if (balls := _distinct(rows, "ball")) else []
+    if spreads := _distinct(rows, "seed_sd"):
+        more.append(f"standard deviation over seeds, in no interval: at most {100 * max(spreads):.1f}")
+    if shared := _distinct([row for row in rows if row["shared"]], "column"):
+        more.append(f"images of a batch share a draw in {', '.join(shared)}: the intervals count its chance")
+    if grouped := _distinct([row for row in rows if row["regrouped"] and not row["shared"]], "column"):
+        more.append(
+            f"images of a batch were attacked on the same draws in {', '.join(grouped)}: their chance is in no interval"
+        )
     height = max(2.6, 1.3 + _INK * (len(columns) + 2) * len(variants), 1.0 + 0.17 * len(columns))
     footer = setting.footer(rows, WILSON, *more)
     picture = style.picture(8.5, height, "Accuracy of each variant under each attack", footer)
@@ -72,15 +82,19 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
         axes.errorbar(x, y, xerr=[[x - low], [high - x]], linestyle="", elinewidth=0.9, **looks[row["column"]])
     axes.set_yticks(range(len(variants)), variants)
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
+    axes.set_xlim(0, 10 * ceil(10 * max(row["high"] for row in rows)))
     axes.set_xlabel("accuracy over fresh draws (%)")
     axes.set_ylabel("variant")
     axes.grid(True, axis="x")
     for at in range(1, len(variants)):
         axes.axhline(at - 0.5, color="#b0b0b0", linewidth=0.6)
     handles = [style.proxy(column, linestyle="", **looks[column]) for column in columns]
-    picture.legend(handles=handles, loc="outside right upper", title="attack@knowledge")
+    picture.legend(handles=handles, loc="outside right upper", title="attack@knowledge,\nfrom top to bottom")
     return picture
+
+
+def _distinct(rows: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
+    return list(dict.fromkeys(row[column] for row in rows if row[column] is not None))
 
 
 def _looks(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

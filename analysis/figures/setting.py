@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
-from rna_ray.analysis.cells import sql
+from rna_ray.analysis.cells import BALLS, sql
 from rna_ray.analysis.query import answer
 
 TRAINING = {"natural": "natural training", "adversarial": "adversarial training", "imported": "imported"}
@@ -31,14 +32,14 @@ class Setting:
     """Measurements that the sweep asks for and the store does not have yet."""
     sharing: tuple[str, ...]
     """Variants whose images of a batch share one drawn path."""
+    attacks: Mapping[str, str]
+    """What the sweep's probes attacked with, such as transfer → PGD-7 within ℓ∞ ε = 8/255."""
 
     def footer(self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str) -> str:
         """Return the sentence for rows that have columns n and seeds."""
         seeds = span(rows, "seeds")
         parts = [self.about, f"n = {span(rows, 'n')} images"]
         parts += [f"{seeds} {'seed' if seeds == '1' else 'seeds, averaged within each image'}", intervals, *more]
-        if self.sharing:
-            parts.append(f"images of a batch share a path in {', '.join(self.sharing)}: its chance is not in them")
         if self.missing:
             parts.append(f"{self.missing:,} of the sweep's measurements are still missing")
         return "; ".join(part for part in parts if part) + "."
@@ -53,6 +54,9 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, sweep: str) -> list[d
 def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     """Return on what the rows of a sweep were measured."""
     rows = ask(connection, "setting", sweep)
+    attacks: dict[str, list[str]] = {}
+    for row in ask(connection, "attacks", sweep):
+        attacks.setdefault(row["probe"], []).append(_attack(json.loads(row["attack_settings"])))
     trained = [row for row in rows if row["objective"] != "imported"]
     parts = [
         _listed(rows, "network", "{}"),
@@ -65,6 +69,7 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
         about=", ".join(part for part in parts if part),
         missing=rows[0]["missing"] if rows else 0,
         sharing=tuple(dict.fromkeys(row["variant"] for row in rows if row["shares_paths"])),
+        attacks={probe: " and ".join(dict.fromkeys(found)) for probe, found in attacks.items()},
     )
 
 
@@ -73,6 +78,14 @@ def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     known = set(networks)
     alone = len({(norm, trained) for _, norm, trained in known}) == len({label for label, _, _ in known})
     return {label: norm if alone else label for label, norm, _ in known}
+
+
+def _attack(settings: Mapping[str, Any]) -> str:
+    """Return an attack in words: PGD-7 within ℓ∞ ε = 8/255, steps of 2/255."""
+    steps = f"-{settings['steps']}" if "steps" in settings else ""
+    within = f" within {BALLS[settings['threat']]} ε = {settings['eps_255']:g}/255" if "eps_255" in settings else ""
+    step = f", steps of {settings['step_255']:g}/255" if "step_255" in settings else ""
+    return f"{settings['name'].upper()}{steps}{within}{step}"
 
 
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:

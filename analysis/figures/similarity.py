@@ -116,7 +116,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
 
 
 def _histogram(axes: Axes, rows: Sequence[Row], colour: str, hatch: str, nth: int, top: float) -> Any:
-    """Draw one histogram and its mean up to `top`; the nth of a panel says its mean in the nth line above. Return it."""
+    """Draw one histogram and its mean up to `top`, the nth of a panel with its mean in the nth line; return it."""
     edges = [row["bin_low"] for row in rows] + [rows[-1]["bin_high"]]
     shares = [100 * row["share"] for row in rows]
     bars = axes.stairs(shares, edges, fill=True, facecolor=f"{colour}66", edgecolor=colour, hatch=hatch, linewidth=1)

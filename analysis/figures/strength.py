@@ -1,4 +1,4 @@
-"""Accuracy as the attack gets stronger, and as the attacked path gets more like the one that answers (RNA, Figure 5)."""
+"""Accuracy as the attack gets stronger, and as attacked and answering paths part (RNA, Figure 5)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _point(panel: str, cell: Cell, steps: int) -> dict[str, Any]:
 
 
 def _differences(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dict[str, Any]]:
-    """Yield the points of each space over the path difference; the interval counts the chance of images and of pairs."""
+    """Yield the points of each space over the path difference; intervals count the chance of images and pairs."""
     for row in ask(connection, "difference", sweep):
         variance = row.pop("pair_variance")
         paths = None if variance is None else Variance(variance, row["pairs"] - 1)
@@ -123,12 +123,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     knowledge = list(dict.fromkeys(row["knowledge"] for row in ours))
     looks = {name: (style.COLOURS[at % 8], style.MARKERS[at % 10]) for at, name in enumerate(variants)}
     lines = {name: style.LINES[at % 5] for at, name in enumerate(knowledge)}
-    more = ["★: printed in the paper, whose networks are larger and trained for longer"] if len(ours) < len(rows) else []
-    if "difference" in panels:
-        pairs = max(row["pairs"] for row in ours if row["panel"] == "difference")
-        more.append(f"({chr(ord('a') + len(panels) - 1)}) filled from the worst to the best of {pairs} pairs of paths,"
-                    " whose chance its intervals count too")  # fmt: skip
-    footer = setting.footer(ours, WILSON, *more)
+    footer = setting.footer(ours, WILSON, *_notes(rows, panels, setting))
     picture = style.picture(2.2 + 4 * len(panels), 4.6, "Accuracy under stronger and under less informed PGD", footer)
     axes = style.grid(picture, 1, len(panels), len(panels))
     for at, panel in enumerate(panels):
@@ -150,6 +145,18 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         handles.append(style.proxy(f"{method}, printed", **_PRINTED))
     picture.legend(handles=handles, loc="outside right upper")
     return picture
+
+
+def _notes(rows: Sequence[Row], panels: Sequence[str], setting: Setting) -> Iterator[str]:
+    """Yield what else the footer must say."""
+    if setting.sharing and panels[0] != "difference":
+        yield f"images of a batch share a path in {', '.join(setting.sharing)}: the intervals count its chance"
+    if "difference" in panels:
+        pairs = max(row["pairs"] for row in rows if row["pairs"])
+        where, attack = f"({chr(ord('a') + len(panels) - 1)})", setting.attacks.get("path-transfer", "PGD")
+        yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs of paths, whose chance it counts too"
+    if any(row["origin"] != MEASURED for row in rows):
+        yield "★: printed in the paper, whose networks are larger and trained for longer"
 
 
 def _panel(axes: Axes, rows: Sequence[Row], looks: Mapping[str, Any], lines: Mapping[str, Any]) -> None:

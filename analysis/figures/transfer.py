@@ -1,4 +1,4 @@
-"""Adversarial transferability between norms: a matrix of accuracies for each way of training (RNA, Figure 1 c and d)."""
+"""Adversarial transferability between norms: a matrix of accuracies for each way of training (RNA, Figure 1 c, d)."""
 
 from __future__ import annotations
 
@@ -57,9 +57,11 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     side = max(3.2, 0.95 * most)
     title = "Accuracy on adversarial examples made on one network and answered by another"
     said = ["diagonal: attacked itself"]
+    if setting.sharing:
+        said.append(f"images of a batch share a path in {', '.join(setting.sharing)}: its chance is in no interval")
     if any(row["printed"] is not None for row in rows):
         said.append("[ ]: printed in the paper, whose networks are larger and trained for longer")
-    footer = setting.footer(rows, WILSON, *said)
+    footer = setting.footer(rows, WILSON, setting.attacks.get("transfer", ""), *said)
     picture = style.picture(1.6 + (side + 0.6) * len(panels), side + 1.5, title, footer)
     axes = style.grid(picture, 1, len(panels), len(panels))
     top = 10 * ceil(10 * max(row["accuracy"] for row in rows)) or 10
