@@ -217,6 +217,11 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
     assert training is not None
+    if training.augment == "resized-crop-flip" and not info.in_files:
+        raise SweepError(
+            f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
+            "allowed are none, crop and crop-flip"
+        )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
