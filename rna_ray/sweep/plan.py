@@ -209,7 +209,10 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 
 
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
-    """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
+    """Return the network's settings; where there is one path, how it would be drawn cannot matter.
+
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    """
     network = given.network
     return {
         "name": network.name,
@@ -217,6 +220,7 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
+        **({} if network.activation == "relu" else {"activation": network.activation}),
     }
 
 

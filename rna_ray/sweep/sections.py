@@ -112,7 +112,7 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-TRAINED_ONLY = ("name", "width", "norm", "layer_based")
+TRAINED_ONLY = ("name", "width", "norm", "layer_based", "activation")
 IMPORTED_ONLY = ("import", "weights", "root", "random")
 
 
@@ -127,6 +127,8 @@ class Network(Section):
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")

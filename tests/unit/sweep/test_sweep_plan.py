@@ -41,6 +41,12 @@ def test_a_train_unit_leaves_no_default_out(planned: Planned) -> None:
     ]  # fmt: skip
 
 
+def test_an_activation_is_a_setting_only_where_it_is_not_relu(planned: Planned) -> None:
+    (relu,), (silu,) = trains(planned()), trains(planned(BASE, "network.activation=silu"))
+    assert trains(planned(BASE, "network.activation=relu")) == [relu]
+    assert silu["network"] == {**relu["network"], "activation": "silu"}
+
+
 def test_an_evaluate_unit_leaves_no_default_out(planned: Planned) -> None:
     plan = planned()
     train, first, second = plan.units

@@ -25,6 +25,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "network.width": ("8",),
     "network.norm": ("BN",),
     "network.layer_based": ("true",),
+    "network.activation": ("silu",),
     "network.paths": ("batch",),
     "network.import": ("json.encoder:build", *IMPORTED),
     "network.weights": ("w.safetensors", *IMPORTED),
