@@ -16,7 +16,7 @@ from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -236,7 +236,19 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
         "augment": training.augment or info.augment,
         "attack": None if natural else _attack(training.attack),
         "attack_mode": None if natural else training.attack_mode,
+        **_loss(training),
     }
+
+
+def _loss(training: Training) -> dict[str, Any]:
+    """Return what came to the settings of a training later: it counts only where it is not what was before."""
+    counted: dict[str, Any] = {}
+    if training.loss.name != "cross-entropy":
+        beta = training.loss.beta or {"trades": 6.0, "mart": 5.0}[training.loss.name]
+        counted["loss"] = {"name": training.loss.name, "beta": beta}
+    if training.weight_perturbation:
+        counted["weight_perturbation"] = training.weight_perturbation.model_dump()
+    return counted
 
 
 def _schedule(given: Schedule) -> dict[str, Any]:
@@ -256,7 +268,9 @@ def _cost(one: Found) -> int:
     settings = one.unit.settings["training"]
     steps = settings["attack"]["steps"] if settings["attack"] else 0
     images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
+    # TRADES and MART look at the images as they are too, and AWP twice at all.
+    updates = (2 if "loss" in settings else 1) * (2 if "weight_perturbation" in settings else 1)
+    return 3 * one.macs * images * (updates + steps)  # a backward pass costs two forward ones
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:

@@ -189,7 +189,26 @@ class TrainingAttack(Section):
     steps: Whole = 10
     """For pgd: the number of steps."""
     random_start: bool = True
-    """For pgd: whether to start anywhere in the ball, not at the image."""
+    """For pgd: whether to start anywhere in the ball, not at the image; trades starts from little noise instead."""
+
+
+class Loss(Section):
+    """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
+
+    name: Literal["cross-entropy", "trades", "mart"] = "cross-entropy"
+    """The loss: cross-entropy on attacked images, trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    beta: float | None = Field(None, gt=0)
+    """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
+    and 5."""
+
+
+class WeightPerturbation(Section):
+    """Adversarial weight perturbation (AWP; Wu et al. 2020): updates at the weights where the loss is worse."""
+
+    gamma: float = Field(0.005, gt=0)
+    """How far each layer's weights move, relative to their norm."""
+    warmup: int = Field(0, ge=0)
+    """The number of epochs before, without perturbation."""
 
 
 class Training(Section):
@@ -215,6 +234,33 @@ class Training(Section):
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
+    loss: Loss = Loss()
+    """What an update minimises."""
+    weight_perturbation: WeightPerturbation | None = None
+    """Adversarial weight perturbation (AWP), with any loss; null is none."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Training:
+        name, perturbation = self.loss.name, self.weight_perturbation
+        if name != "cross-entropy" and self.objective == "natural":
+            raise _refuse(
+                f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
+                "blackbox, or the loss cross-entropy",
+                kind="refused_key",
+            )
+        if name == "trades" and (self.attack.name != "pgd" or not self.attack.random_start):
+            raise _refuse(
+                "loss.name: the divergence that trades climbs is flat at the image itself; write attack.name pgd with "
+                "random_start true, which starts it from a little noise",
+                kind="refused_key",
+            )
+        if perturbation and perturbation.warmup >= self.epochs:
+            raise _refuse(
+                f"weight_perturbation.warmup: {perturbation.warmup} of {self.epochs} epochs leave none that perturbs "
+                "weights; allowed is less than training.epochs",
+                kind="refused_key",
+            )
+        return self
 
 
 class Entry(Section):
