@@ -239,10 +239,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
         return 2 * source.CHECKED * one.macs
-    settings = one.unit.settings["training"]
-    steps = settings["attack"]["steps"] if settings["attack"] else 0
-    images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
+    return cost.training(one.unit.settings, one.macs)
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
