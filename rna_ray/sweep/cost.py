@@ -17,9 +17,12 @@ ASSUMED = "resnet18"
 
 def training(settings: Mapping[str, Any], macs: int) -> int:
     """Return the multiply-adds of a training with these settings, of a network that takes `macs` for an image."""
-    attack = settings["training"]["attack"]
-    images = settings["data"]["train_examples"] * settings["training"]["epochs"]
-    return 3 * macs * images * (1 + (attack["steps"] if attack else 0))  # a backward pass costs two forward ones
+    given = settings["training"]
+    steps = given["attack"]["steps"] if given["attack"] else 0
+    images = settings["data"]["train_examples"] * given["epochs"]
+    # TRADES and MART look at the images as they are too, and AWP twice at all.
+    updates = (2 if "loss" in given else 1) * (2 if "weight_perturbation" in given else 1)
+    return 3 * macs * images * (updates + steps)  # a backward pass costs two forward ones
 
 
 def assumed(*, gpu: bool) -> float:

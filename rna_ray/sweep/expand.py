@@ -12,7 +12,7 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import IMPORTED_ONLY, TRAINED_ONLY, Evaluation
+from rna_ray.sweep.sections import IMPORTED_ONLY, TRAINED_ONLY, Evaluation, Probe
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
@@ -42,17 +42,23 @@ def check(spec: SweepSpec) -> None:
     """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
     _check_axes(spec)
     found = variants(spec)
+    for name, entries in (("evaluation", spec.evaluation), ("probes", spec.probes)):
+        for at, entry in enumerate(entries):
+            _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
-        for text in entry.only or ():
-            if not _called(text, found):
-                labels = ", ".join(dict.fromkeys(variant.label for variant in found))
-                raise SweepError(f"evaluation.{at}.only: no variant is called {text!r}; there are: {labels}")
         if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
             _check_paper(at, entry)
 
 
-def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Return the variants that an evaluation entry is for."""
+def _check_only(where: str, entry: Evaluation | Probe, found: Sequence[Variant]) -> None:
+    for text in entry.only or ():
+        if not _called(text, found):
+            labels = ", ".join(dict.fromkeys(variant.label for variant in found))
+            raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
+
+
+def meant(entry: Evaluation | Probe, found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants that an entry of `evaluation` or `probes` is for."""
     if entry.only is None:
         return tuple(found)
     named = [variant for text in entry.only for variant in _called(text, found)]
