@@ -81,10 +81,12 @@ def plan(
     Example: rna-ray plan sweeps/quickstart.yaml
     """
     from rna_ray import show
+    from rna_ray.sweep import throughput
     from rna_ray.sweep.status import standing
 
     opened, planned = _open(store), _plan(sweep, sets, preset)
-    document = show.plan(planned, standing(planned, opened))
+    stands = standing(planned, opened)
+    document = show.plan(planned, stands, throughput.measured(opened) if stands.to_do else ())
     _say(document, show.plan_text(document), as_json)
 
 

@@ -167,6 +167,15 @@ def _check_axes(spec: SweepSpec) -> None:
             other = next((axis for axis in spec.grid if axis != key and covers(axis, key)), None)
             if other or (name != "grid" and key in spec.grid):
                 raise SweepError(f"{name}: {key} is also set by the grid's axis {other or key}; keep one of them")
+        if name != "grid" and isinstance(seeds := values.get("seed"), list | tuple):
+            _check_seeds(name, seeds)
+
+
+def _check_seeds(name: str, seeds: Sequence[Any]) -> None:
+    if not seeds:
+        raise SweepError(f"variants.{name}.seed: the list is empty; name at least one seed")
+    if len(set(map(_text, seeds))) < len(seeds):
+        raise SweepError(f"variants.{name}.seed: a seed is given twice")
 
 
 def _keys(spec: SweepSpec) -> list[str]:

@@ -60,7 +60,8 @@ class SweepSpec(Experiment):
     grid: Mapping[str, Axis] = uncounted({})
     """Dotted keys and the list of values that each takes; the sweep is their product."""
     variants: Mapping[str, Mapping[str, Any]] = uncounted({})
-    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid."""
+    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid. `seed` may be
+    a list: the repetitions of this variant alone."""
     evaluation: Annotated[tuple[Evaluation, ...], BeforeValidator(as_tuple)] = ()
     """The attacks on every network."""
     probes: Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)] = ()

@@ -16,7 +16,7 @@ from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -209,7 +209,10 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 
 
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
-    """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
+    """Return the network's settings; where there is one path, how it would be drawn cannot matter.
+
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    """
     network = given.network
     return {
         "name": network.name,
@@ -217,12 +220,18 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
+        **({} if network.activation == "relu" else {"activation": network.activation}),
     }
 
 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
     assert training is not None
+    if training.augment == "resized-crop-flip" and not info.in_files:
+        raise SweepError(
+            f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
+            "allowed are none, crop and crop-flip"
+        )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
@@ -232,7 +241,19 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
         "augment": training.augment or info.augment,
         "attack": None if natural else _attack(training.attack),
         "attack_mode": None if natural else training.attack_mode,
+        **_loss(training),
     }
+
+
+def _loss(training: Training) -> dict[str, Any]:
+    """Return what came to the settings of a training later: it counts only where it is not what was before."""
+    counted: dict[str, Any] = {}
+    if training.loss.name != "cross-entropy":
+        beta = training.loss.beta or {"trades": 6.0, "mart": 5.0}[training.loss.name]
+        counted["loss"] = {"name": training.loss.name, "beta": beta}
+    if training.weight_perturbation:
+        counted["weight_perturbation"] = training.weight_perturbation.model_dump()
+    return counted
 
 
 def _schedule(given: Schedule) -> dict[str, Any]:
@@ -249,10 +270,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
         return 2 * source.CHECKED * one.macs
-    settings = one.unit.settings["training"]
-    steps = settings["attack"]["steps"] if settings["attack"] else 0
-    images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
+    return cost.training(one.unit.settings, one.macs)
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:

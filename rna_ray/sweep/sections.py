@@ -112,7 +112,7 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-TRAINED_ONLY = ("name", "width", "norm", "layer_based")
+TRAINED_ONLY = ("name", "width", "norm", "layer_based", "activation")
 IMPORTED_ONLY = ("import", "weights", "root", "random")
 
 
@@ -127,6 +127,8 @@ class Network(Section):
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
@@ -187,7 +189,26 @@ class TrainingAttack(Section):
     steps: Whole = 10
     """For pgd: the number of steps."""
     random_start: bool = True
-    """For pgd: whether to start anywhere in the ball, not at the image."""
+    """For pgd: whether to start anywhere in the ball, not at the image; trades starts from little noise instead."""
+
+
+class Loss(Section):
+    """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
+
+    name: Literal["cross-entropy", "trades", "mart"] = "cross-entropy"
+    """The loss: cross-entropy on attacked images, trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    beta: float | None = Field(None, gt=0)
+    """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
+    and 5."""
+
+
+class WeightPerturbation(Section):
+    """Adversarial weight perturbation (AWP; Wu et al. 2020): updates at the weights where the loss is worse."""
+
+    gamma: float = Field(0.005, gt=0)
+    """How far each layer's weights move, relative to their norm."""
+    warmup: int = Field(0, ge=0)
+    """The number of epochs before, without perturbation."""
 
 
 class Training(Section):
@@ -207,12 +228,40 @@ class Training(Section):
     """The weight decay of SGD."""
     schedule: Schedule = Schedule()
     """How the learning rate moves over the epochs."""
-    augment: Literal["none", "crop", "crop-flip"] | None = None
-    """Random crops of the images padded by 4, with or without flips; null is what suits the data set."""
+    augment: Literal["none", "crop", "crop-flip", "resized-crop-flip"] | None = None
+    """Random crops of the images padded by 4, with or without flips, or for imagenet random parts of an image, resized
+    and flipped; null is what suits the data set."""
     attack: TrainingAttack = TrainingAttack()
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
+    loss: Loss = Loss()
+    """What an update minimises."""
+    weight_perturbation: WeightPerturbation | None = None
+    """Adversarial weight perturbation (AWP), with any loss; null is none."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Training:
+        name, perturbation = self.loss.name, self.weight_perturbation
+        if name != "cross-entropy" and self.objective == "natural":
+            raise _refuse(
+                f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
+                "blackbox, or the loss cross-entropy",
+                kind="refused_key",
+            )
+        if name == "trades" and (self.attack.name != "pgd" or not self.attack.random_start):
+            raise _refuse(
+                "loss.name: the divergence that trades climbs is flat at the image itself; write attack.name pgd with "
+                "random_start true, which starts it from a little noise",
+                kind="refused_key",
+            )
+        if perturbation and perturbation.warmup >= self.epochs:
+            raise _refuse(
+                f"weight_perturbation.warmup: {perturbation.warmup} of {self.epochs} epochs leave none that perturbs "
+                "weights; allowed is less than training.epochs",
+                kind="refused_key",
+            )
+        return self
 
 
 class Entry(Section):

@@ -57,6 +57,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "yaml": ("rna_ray.sweep.yaml_file",),
     "torchattacks": ("rna_ray.attacks.libraries",),
     "pyautoattack": ("rna_ray.attacks.libraries",),
+    "PIL": ("rna_ray.data.image_files",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip
 WITHOUT_TORCH = (
