@@ -51,7 +51,7 @@ def measurements(
         given = attacked.variant.experiment.training
         taken = evaluations.inherited(record, entry.options, given.attack if given else training)
         settings = record.settings(taken | entry.options)
-        for part in _parts(record, settings, one):
+        for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)
             yield Measurement(
                 row=one.variant.row,
