@@ -61,7 +61,7 @@ WITH asked AS (
     FROM bounds
 )
 SELECT sweep, coalesce(source, variant) AS variant_a, variant AS variant_b, member AS member_a, other AS member_b,
-    TRY_CAST(regexp_extract(axes, '"seed":([0-9]+)', 1) AS BIGINT) AS seed, probe, n, eps,
+    TRY_CAST(regexp_extract(axes, '"seed": ?([0-9]+)', 1) AS BIGINT) AS seed, probe, n, eps,
     transfer_rate, greatest(0, round(centre - half, 12)) AS low, least(1, round(centre + half, 12)) AS high,
     CASE WHEN stated < 1 THEN stated END AS bound, coalesce(stated >= 1, true) AS vacuous,
     risk_a, risk_b, denominator, target_loss, gradient_norm, similarity, smoothness,

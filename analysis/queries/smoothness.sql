@@ -39,7 +39,7 @@ WITH asked AS (
         sqrt(z2 * (eq6_holds * (1 - eq6_holds) / m + z2 / (4 * m * m))) / (1 + z2 / m) AS half
     FROM layers
 )
-SELECT sweep, variant, member, TRY_CAST(regexp_extract(axes, '"seed":([0-9]+)', 1) AS BIGINT) AS seed, probe,
+SELECT sweep, variant, member, TRY_CAST(regexp_extract(axes, '"seed": ?([0-9]+)', 1) AS BIGINT) AS seed, probe,
     depth::INT AS depth, layer, n, zero,
     norms[2] AS gradient_norm, norms[1] AS gradient_norm_25, norms[3] AS gradient_norm_75,
     norm_ratios[2] AS norm_ratio, norm_ratios[1] AS norm_ratio_25, norm_ratios[3] AS norm_ratio_75,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from rna_ray.attacks.base import Ball
 from rna_ray.evaluation.batches import Batch
-from rna_ray.probes.derivatives import AtInput, Classifier, along, at_input, unit
+from rna_ray.probes.derivatives import AtInput, Classifier, along, at_input, directed
 from rna_ray.probes.subject import Rows, Subject
 
 
@@ -103,7 +103,7 @@ def targeted(classify: Classifier, x: torch.Tensor, target: torch.Tensor, descen
     for _ in range(descent.steps):
         x_adv = x_adv.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(classify(x_adv), target, reduction="sum"), x_adv)
-        x_adv = ball.project(x_adv.detach() - descent.step * unit(gradient), x)
+        x_adv = ball.project(x_adv.detach() - descent.step * directed(gradient), x)
     return x_adv
 
 

@@ -52,7 +52,7 @@ def at_input(classify: Classifier, x: torch.Tensor, y: torch.Tensor) -> AtInput:
     x = x.detach().requires_grad_()
     loss = F.cross_entropy(classify(x), y, reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
-    direction = unit(gradient)
+    direction = directed(gradient)
     return AtInput(loss.detach(), gradient.detach(), quadratic(gradient, x, direction, keep=False))
 
 
@@ -62,7 +62,7 @@ def quadratic(gradient: torch.Tensor, at: torch.Tensor, direction: torch.Tensor,
     return (product * direction).flatten(1).sum(1)
 
 
-def unit(vectors: torch.Tensor) -> torch.Tensor:
+def directed(vectors: torch.Tensor) -> torch.Tensor:
     """Return each image's vector (N, …) at length 1, detached; a zero stays zero."""
     vectors = vectors.detach()
     length = vectors.flatten(1).norm(dim=1)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from rna_ray.evaluation.batches import Batch
 from rna_ray.networks.build import Network
 from rna_ray.networks.norms import BatchGroupNorm, GroupNorm, Norm
-from rna_ray.probes.derivatives import along, quadratic, unit
+from rna_ray.probes.derivatives import along, directed, quadratic
 from rna_ray.probes.subject import Rows, Subject
 
 
@@ -123,7 +123,7 @@ def _measure(at: _Seen, before: torch.Tensor, after: torch.Tensor) -> AtLayer:
         gradient_norm=before.detach().flatten(1).norm(dim=1),
         gradient_norm_eq5=groups.gradient_norm(),
         gradient_norm_scaled=groups.scaled.flatten(1).norm(dim=1),
-        curvature=quadratic(before, at.y, unit(before)),
+        curvature=quadratic(before, at.y, directed(before)),
         curvature_eq6=_eq6(at, after, groups),
     )
 
@@ -140,7 +140,7 @@ def _eq6(at: _Seen, after: torch.Tensor, groups: _Groups) -> torch.Tensor:
     is an equality. For GN it bounds the curvature only if H is no smaller along g than along what is left of g after
     the projection, of which nothing assures us.
     """
-    direction = unit(groups.scaled)
+    direction = directed(groups.scaled)
     curved = quadratic(after, at.z, (groups.factor * direction.view_as(groups.v)).view_as(at.z))
     return curved - groups.pull(direction)
 

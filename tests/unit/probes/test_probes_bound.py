@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import pytest
 import torch
+from probes_base import network, probed, role, split, unit
 from torch.nn import functional as F
 
 from rna_ray.probes.bound import Descent, runner_up, targeted, theorem
-from rna_ray.probes.derivatives import at_input, unit
+from rna_ray.probes.derivatives import at_input, directed
 
 PIXELS, CLASSES = 6, 3
 
@@ -86,7 +89,7 @@ def test_the_targeted_attack_reaches_the_best_point_of_the_ball() -> None:
     x = torch.full((1, 1, 2, 3), 0.5, dtype=torch.float64)
     found = targeted(linear(weight), x, torch.tensor([1]), within(0.2))
     assert math.isclose((found - x).norm().item(), 0.2, rel_tol=1e-9)
-    best = x.flatten() + 0.2 * unit((weight[1] - weight[0])[None])[0]
+    best = x.flatten() + 0.2 * directed((weight[1] - weight[0])[None])[0]
     torch.testing.assert_close(found.flatten(), best, rtol=1e-6, atol=1e-6)
     assert targeted(linear(weight), torch.zeros_like(x), torch.tensor([1]), within(5.0)).min() >= 0
 
@@ -97,3 +100,33 @@ def test_the_runner_up_is_never_the_true_class() -> None:
     assert torch.equal(runner_up(linear(a), x, wrong) == wrong, torch.zeros(8, dtype=torch.bool))
     missed = wrong != y
     assert missed.any() and torch.equal(runner_up(linear(a), x, y)[missed], wrong[missed])
+
+
+L2 = {"name": "pgd", "threat": "l2", "eps_255": 128.0, "step_255": 16.0, "steps": 3}
+PAIRED = {"loss_a": "loss_b", "gradient_norm_a": "gradient_norm_b", "smoothness_a": "smoothness_b"}
+
+
+def test_a_unit_measures_every_ordered_pair_of_members() -> None:
+    made = network("BN+IN+LN")
+    rows = probed(unit("bound", (0, 6), attack=L2, between="members"), made).rows.measures
+    found = {(row["measure"], row["member"], row["other"], row["example"]): row["value"] for row in rows}
+    pairs = set(itertools.permutations(("BN", "IN", "LN"), 2))
+    assert {key[1:3] for key in found} == pairs and len(found) == len(rows) == 6 * 6 * 19
+    for a, b in pairs:  # the true class hangs on no target: what is a's in one pair is b's in the other
+        for n in range(6):
+            assert found["cosine", a, b, n] == pytest.approx(found["cosine", b, a, n], rel=1e-4, abs=1e-6)
+            for mine, others in PAIRED.items():
+                assert found[mine, a, b, n] == pytest.approx(found[others, b, a, n], rel=1e-3, abs=1e-5)
+
+
+def test_a_unit_of_two_networks_attacks_the_source() -> None:
+    source, target = network("BN", seed=1), network("BN+IN", seed=2)
+    asked = unit("bound", (0, 6), attack=L2, between="networks", source=role("source"))
+    found = probed(asked, source, target)
+    assert not found.native and all("member" not in row for row in found.rows.measures)
+    values = {(row["measure"], row["example"]): row["value"] for row in found.rows.measures}
+    data = split()
+    x, y = torch.from_numpy(data.images[:6]).float() / 255, torch.from_numpy(data.labels[:6])
+    expected = theorem(source, source, x, y, Descent(eps=128 / 255, step=16 / 255, steps=3))
+    for name in ("loss_a", "target_loss_a", "smoothness_a", "target", "adversarial_prediction_a"):
+        assert [values[name, n] for n in range(6)] == pytest.approx(expected[name].tolist(), rel=1e-3, abs=1e-5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import probes_base
 import pytest
 import torch
+from probes_base import probed, unit
 from torch import nn
 from torch.nn import functional as F
 
@@ -161,3 +163,21 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     with following(network, path, shared=True):
         assert torch.equal(network(x), before)
+
+
+@pytest.mark.parametrize(("norm", "members"), [("BN+IN", ["IN", "BN"]), ("LN", ["LN"])])
+def test_a_unit_has_a_row_for_each_measure_of_each_layer_and_member(norm: str, members: list[str]) -> None:
+    made = probes_base.network(norm)
+    rows = probed(unit("smoothness", (0, 5), attack=None), made).rows.measures
+    assert next(made.parameters()).dtype is torch.float32  # a copy was measured
+    assert {row["member"] for row in rows} == set(members)
+    assert len(rows) == 5 * 5 * 9 * len(members) and all(row["value"] == row["value"] for row in rows)
+    found = {(row["measure"], row["member"], row["layer"], row["x"], row["example"]): row["value"] for row in rows}
+    assert len(found) == len(rows)
+    for (measure, *where), value in found.items():
+        if measure == "gradient_norm":
+            assert value == pytest.approx(found["gradient_norm_eq5", *where], rel=1e-9)
+        if measure == "curvature" and where[0] == "BN":
+            assert value == pytest.approx(found["curvature_eq6", *where], rel=1e-9, abs=1e-12)
+    depths = sorted({(row["x"], row["layer"]) for row in rows})
+    assert [layer for _, layer in depths] == [module.name for module in made.modules() if isinstance(module, Norm)]

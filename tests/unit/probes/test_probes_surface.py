@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import probes_base
 import pytest
 import torch
+from probes_base import probed, split, unit
 from torch.nn import functional as F
 
 from rna_ray.networks.build import Network, build
@@ -68,3 +70,29 @@ def test_where_the_gradient_is_zero_there_is_no_surface() -> None:
         made.body.head.weight.zero_()
     _, loss = surface(made, x, y, PATHS[:, :0], EXAMPLES, Randomness("unit"), radius_255=4, points=3)
     assert loss.isnan().all()
+
+
+@pytest.mark.parametrize(("norm", "native"), [("BN", True), ("BN+IN", False)])
+def test_a_unit_has_a_row_for_each_point_of_each_example(norm: str, native: bool) -> None:
+    made = probes_base.network(norm)
+    found = probed(unit("surface", (0, 6), attack=None, radius_255=8.0, points=3), made)
+    assert found.native is native and not found.rows.transfers
+    rows = found.rows.measures
+    assert len(rows) == 6 * 9 and {row["measure"] for row in rows} == {"loss"}
+    assert {(row["x"], row["y"]) for row in rows} == {(x, y) for x in (-8, 0, 8) for y in (-8, 0, 8)}
+    at_the_image = {row["example"]: row["value"] for row in rows if row["x"] == row["y"] == 0}
+    assert sorted(at_the_image) == list(range(6))
+    if norm == "BN":
+        images = split()
+        x, y = torch.from_numpy(images.images[:6]).float() / 255, torch.from_numpy(images.labels[:6])
+        expected = F.cross_entropy(made(x), y, reduction="none")
+        assert [at_the_image[n] for n in range(6)] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_cutting_the_examples_otherwise_changes_no_row() -> None:
+    parts = [(0, 6), (0, 4), (4, 6)]
+    whole, *cut = (
+        probed(unit("surface", part, attack=None, radius_255=8.0, points=2)).rows.measures for part in parts
+    )
+    keyed = [{(row["example"], row["x"], row["y"]): row["value"] for row in rows} for rows in (whole, cut[0] + cut[1])]
+    assert keyed[0] == pytest.approx(keyed[1], rel=1e-5) and len(keyed[0]) == 24
