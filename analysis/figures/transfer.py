@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import printed
-from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, short
+from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, data, short
 from rna_ray.analysis.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     """Return a row for each ordered pair of networks trained alike; accuracies in [0, 1], `printed` the paper's."""
     paper = {
         (line["training"], line["source_norm"], line["target_norm"]): round(float(line["accuracy"]) / 100, 6)
-        for line in printed("rna-figure1")
+        for line in printed("rna-figure1", data(connection, sweep))
     }
     rows = ask(connection, "transfer", sweep)
     for row in rows:
