@@ -15,7 +15,7 @@ from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md"]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/rna.md"]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -70,6 +70,15 @@ def test_every_shipped_sweep_plans_at_each_of_its_scales() -> None:
         presets = yaml.safe_load(path.read_text(encoding="utf-8")).get("presets", {})
         for preset in (None, *presets):
             assert plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name).cells
+
+
+def test_the_page_on_the_rna_paper_names_every_sweep_and_printed_table_of_it() -> None:
+    text = (ROOT / "docs/rna.md").read_text(encoding="utf-8")
+    ours = {path.stem for folder in ("sweeps", "analysis/published") for path in (ROOT / folder).glob("rna-*.*")}
+    assert {"rna-table1", "rna-table5", "rna-figure5"} <= ours
+    assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b(?!-)", text)] == []
+    named = set(re.findall(r"sweeps/(rna-\w+)\.yaml", text))
+    assert named and [name for name in named if not (ROOT / f"sweeps/{name}.yaml").exists()] == []
 
 
 def test_every_command_has_help() -> None:
