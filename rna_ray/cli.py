@@ -110,7 +110,8 @@ def query(
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     store: StoreUri = "rna-store",
 ) -> None:
-    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, plans, failures.
+    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, probes, measures,
+    transfers, plans, failures.
 
     Example: rna-ray query "SELECT norm, count(*) FROM trials GROUP BY norm" --format json
     """
