@@ -141,6 +141,26 @@ def table(
 
 
 @app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure that ships, or a sweep of the store.")],
+    folder: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the files go.")] = Path(),
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Whose rows are drawn, if not those of the sweep of that name.")
+    ] = None,
+    store: StoreUri = "rna-store",
+) -> None:
+    """Draw a figure from the store's rows: NAME.png, NAME.svg, and NAME.parquet with the data behind them.
+
+    Example: rna-ray figure rna-figure1 -o figures
+    """
+    from rna_ray.analysis import figures
+    from rna_ray.store import connect
+
+    for path in figures.figure(connect(_existing(store)), name, folder, sweep):
+        typer.echo(path)
+
+
+@app.command()
 def audit(
     sweep: SweepName = None,
     published: Annotated[bool, typer.Option("--published", help="Audit the papers' printed tables instead.")] = False,

@@ -50,6 +50,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "rna_ray.training", "rna_ray.running.inline", "rna_ray.running.provenance", "rna_ray.running.work",
     ),
     "duckdb": ("rna_ray.store.views", "rna_ray.analysis"),
+    "matplotlib": ("rna_ray.analysis.figures",),
     "pyarrow": ("rna_ray.store", "rna_ray.analysis"),
     "pydantic": ("rna_ray.sweep",),
     "typer": ("rna_ray.cli",),
