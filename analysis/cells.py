@@ -73,11 +73,23 @@ class Cell:
     """What such shared paths add to the variance of the accuracy, where draws can tell."""
     alone: bool = field(repr=False)
     """Whether all images shared one path once, so that together they count as one example."""
+    learned: float | None = field(repr=False)
+    """The natural accuracy over fresh draws, whatever the answer."""
+    classes: int | None = field(repr=False)
+    """Of the data; None where the rows are older than this column."""
 
     @property
     def column(self) -> Column:
         """Where it stands in the table."""
         return self.attack, self.knowledge, self.nth
+
+    @property
+    def guesses(self) -> bool:
+        """Whether this is a natural accuracy not above chance: its interval reaches down to one in `classes`."""
+        if self.attack != "natural" or not self.classes or self.learned is None or self.low is None:
+            return False
+        low = self.low if self.answer == "expected" else mean_interval(self.learned, self.n)[0]
+        return low <= 1 / self.classes
 
     @property
     def ball(self) -> str | None:

@@ -27,7 +27,10 @@ def plan(planned: Plan, status: Status) -> Document:
     macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}
     left = {kind: cost.seconds(macs[kind], gpu=gpus[kind]) for kind in NAMES}
     units = {trial.network: trial for trial in planned.trials}
-    evaluations = collections.Counter(unit.needs[0] for unit in planned.units if unit.needs)
+    counts = {
+        kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
+        for kind in ("evaluate", "probe")
+    }
     return {
         "sweep": planned.sweep,
         "units": status.counts(),
@@ -37,11 +40,13 @@ def plan(planned: Plan, status: Status) -> Document:
                 "axes": dict(trial.row),
                 "unit": unit_id,
                 "done": unit_id not in to_do,
-                "evaluations": evaluations[unit_id],
+                "evaluations": counts["evaluate"][unit_id],
+                "probes": counts["probe"][unit_id],
             }
             for unit_id, trial in units.items()
         ],
         "evaluations": _evaluations(planned, to_do),
+        "probes": _probes(planned, to_do),
         "estimate": {
             kind: {"device": "GPU" if gpus[kind] else "CPU core", "device_seconds": left[kind]} for kind in NAMES
         },
@@ -60,18 +65,30 @@ def _evaluations(planned: Plan, to_do: set[str]) -> list[Document]:
     ]
 
 
+def _probes(planned: Plan, to_do: set[str]) -> list[Document]:
+    """Return the units of each probe; a unit that several probes share counts in each."""
+    found: dict[str, dict[str, None]] = {}
+    for one in planned.probes:
+        found.setdefault(one.probe, {}).update(dict.fromkeys(one.units))
+    return [
+        {"probe": probe, "units": list(units), "to_do": len(to_do & set(units))} for probe, units in found.items()
+    ]
+
+
 def plan_text(document: Document) -> str:
     """Return a plan in words."""
     lines = [f"sweep {document['sweep']}"]
     for trial in document["trials"]:
         mark = "done " if trial["done"] else "to do"
         seed = f", seed={trial['axes']['seed']}" if "seed" in trial["axes"] else ""
-        lines.append(
-            f"  {mark}  {trial['unit'][:12]}  {trial['variant']}{seed}  ({trial['evaluations']} evaluation units)"
-        )
+        probes = f", {trial['probes']} probe units" if trial["probes"] else ""
+        units = f"{trial['evaluations']} evaluation units{probes}"
+        lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}{seed}  ({units})")
     for column in document["evaluations"]:
         label = column["attack"] if column["knowledge"] == "none" else f"{column['attack']}@{column['knowledge']}"
         lines.append(f"  {label}: {len(column['units'])} units, {column['to_do']} to do")
+    for probe in document["probes"]:
+        lines.append(f"  {probe['probe']}: {len(probe['units'])} units, {probe['to_do']} to do")
     lines.append(_counts_text(document["units"]))
     costs = [
         f"{clock(one['device_seconds'])} of one {one['device']} for {NAMES[kind]}"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rna_ray.networks import describe
+from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.norms import Norm
 from rna_ray.networks.paths import PathSpace, path_space
 from rna_ray.networks.spaces import parse
@@ -58,7 +59,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = getattr(importlib.import_module(module), function)(
-            norm, width=width, channels=shape[0], classes=classes
+            norm, width=width, channels=shape[0], classes=classes,
+            activation=ACTIVATIONS[settings.get("activation", "relu")],
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
     return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std))

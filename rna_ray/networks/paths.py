@@ -39,6 +39,10 @@ class PathSpace:
         index = random.integers(name, examples, [len(self.choices)], step=step, draw=draw)[:, 0]
         return torch.tensor(self.choices, device=examples.device)[index]
 
+    def only(self, path_L: torch.Tensor) -> PathSpace:
+        """Return the space in which every draw is this one path (L,)."""
+        return dataclasses.replace(self, choices=(tuple(path_L.tolist()),)) if self.sizes else self
+
     def all(self) -> torch.Tensor:
         """Return every path (P, L); only for spaces small enough to list."""
         if self.choices is not None:

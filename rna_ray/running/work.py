@@ -28,6 +28,7 @@ from rna_ray.evaluation.evaluate import evaluate
 from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
+from rna_ray.probes.probe import probe
 from rna_ray.randomness import Randomness
 from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
@@ -54,9 +55,11 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     try:
         if not store.is_done(unit.id, RECORDS[unit.kind]):
             _settle(job)
-            root = job.source.root if job.source else None
-            with source.importing(root) if root else contextlib.nullcontext():
-                {"train": _train, "import": _import, "evaluate": _evaluate}[unit.kind](job, store, report)
+            with contextlib.ExitStack() as folders:
+                for lies in job.sources.values():
+                    if lies.root is not None:
+                        folders.enter_context(source.importing(lies.root))
+                _DO[unit.kind](job, store, report)
     except Exception as error:
         _record_failure(store, job, error)
         seconds = time.perf_counter() - started
@@ -149,14 +152,14 @@ def _import(job: Job, store: Store, report: Report) -> None:
     """Take a network that was trained elsewhere into the store, once it has shown that it can be evaluated."""
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
     device, info, own = torch.device(job.device), data.info(settings["data"]["name"]), "import" in settings["network"]
-    name = settings["network"]["import" if own else "name"]
-    network = _built(settings, job.unit.id, job.source)
+    name, lies = settings["network"]["import" if own else "name"], job.sources.get(job.unit.id)
+    network = _built(settings, job.unit.id, lies)
     if not own:
         _start(network, job, single=None)
     elif (digest := settings["network"]["weights_sha256"]) is not None:
-        assert job.source is not None and job.source.weights is not None
-        tensors, _ = load(imported.weights_file(job.source.weights, digest), digest)
-        load_into(network.body, tensors, f"{job.source.weights} (network.weights)")
+        assert lies is not None and lies.weights is not None
+        tensors, _ = load(imported.weights_file(lies.weights, digest), digest)
+        load_into(network.body, tensors, f"{lies.weights} (network.weights)")
     network = network.to(device)
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
     some = torch.from_numpy(images.images[: source.CHECKED]).to(device).float() / 255
@@ -202,7 +205,8 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
     device = torch.device(job.device)
     network, forward = _trained(
-        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"], job.source
+        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"],
+        job.sources.get(settings["network"]),
     )
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
     found = evaluate(settings, job.unit.id, network, images, device=device, forward=forward)
@@ -249,6 +253,53 @@ def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
         "stop": settings["examples"][1],
         "batch": settings["batch"],
     }
+
+
+def _probe(job: Job, store: Store, report: Report) -> None:
+    settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
+    device, roles = torch.device(job.device), [settings[role] for role in ("source", "network") if role in settings]
+    networks, forwards = zip(*(_subject(job, role) for role in roles), strict=True)
+    images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
+    found = probe(settings, networks, images, device=device, forwards=forwards)
+    answers, attack = settings["network"], settings["attack"]
+    shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": answers["id"]}
+    pair = {"source_id": roles[0]["id"] if len(roles) == 2 else None}
+    record = {
+        **shared,
+        **pair,
+        "probe": settings["probe"],
+        "checkpoint": answers["checkpoint"],
+        "data": settings["data"]["name"],
+        "classes": data.info(settings["data"]["name"]).classes,
+        "attack_settings": canonical(attack) if attack else None,
+        "eps_255": attack["eps_255"] if attack else None,
+        "threat": attack["threat"] if attack else None,
+        "start": settings["examples"][0],
+        "stop": settings["examples"][1],
+        "settings": canonical(settings),
+        **provenance(
+            device=device, precision=answers["precision"], compiled=forwards[-1] is not networks[-1],
+            kernel="native" if found.native else "mixture", seconds=time.perf_counter() - clock, attempt=job.attempt,
+            started_at=started, code=job.code,
+        ),
+    }
+    measures = [{**shared, **pair, "probe": settings["probe"], **row} for row in found.rows.measures]
+    transfers = [{**shared, "source_id": roles[0]["id"], **row} for row in found.rows.transfers]
+    details = {"measures": measures, "transfers": transfers}
+    views = {view: from_rows(view, rows) for view, rows in details.items() if rows}
+    store.commit(job.unit.id, {**views, "probes": from_rows("probes", [record])}, record="probes")
+
+
+def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
+    """Return one network of a probe; of two imported ones, each finds the modules of its own folder first."""
+    lies = job.sources.get(role["id"])
+    with source.importing(lies.root) if lies else contextlib.nullcontext():
+        return _trained(job.store, role["id"], role["checkpoint"], job.device, role["compile"], lies)
+
+
+_DO: Mapping[str, Callable[[Job, Store, Report], None]] = {
+    "train": _train, "import": _import, "evaluate": _evaluate, "probe": _probe
+}
 
 
 # -- what units read, kept by a process for the next unit --------------------------------------------------------------
@@ -327,9 +378,9 @@ def _with_norm(settings: Mapping[str, Any], norm: str) -> dict[str, Any]:
 
 def _start(network: Network, job: Job, *, single: Callable[[], Network] | None) -> None:
     """Load the weights that a sweep gives for a network of ours."""
-    assert job.source is not None and job.source.weights is not None
-    digest = job.unit.settings["network"]["weights_sha256"]
-    path = imported.weights_file(job.source.weights, digest)
+    lies, digest = job.sources[job.unit.id], job.unit.settings["network"]["weights_sha256"]
+    assert lies.weights is not None
+    path = imported.weights_file(lies.weights, digest)
     where = f"{path} (network.weights)"
     pretrained.start(network, pretrained.read(path, digest), job.unit.settings, where=where, single=single)
 

@@ -12,7 +12,7 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Evaluation
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Evaluation, Probe
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
@@ -42,17 +42,23 @@ def check(spec: SweepSpec) -> None:
     """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
     _check_axes(spec)
     found = variants(spec)
+    for name, entries in (("evaluation", spec.evaluation), ("probes", spec.probes)):
+        for at, entry in enumerate(entries):
+            _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
-        for text in entry.only or ():
-            if not _called(text, found):
-                labels = ", ".join(dict.fromkeys(variant.label for variant in found))
-                raise SweepError(f"evaluation.{at}.only: no variant is called {text!r}; there are: {labels}")
         if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
             _check_paper(at, entry)
 
 
-def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Return the variants that an evaluation entry is for."""
+def _check_only(where: str, entry: Evaluation | Probe, found: Sequence[Variant]) -> None:
+    for text in entry.only or ():
+        if not _called(text, found):
+            labels = ", ".join(dict.fromkeys(variant.label for variant in found))
+            raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
+
+
+def meant(entry: Evaluation | Probe, found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants that an entry of `evaluation` or `probes` is for."""
     if entry.only is None:
         return tuple(found)
     named = [variant for text in entry.only for variant in _called(text, found)]
@@ -165,6 +171,15 @@ def _check_axes(spec: SweepSpec) -> None:
             other = next((axis for axis in spec.grid if axis != key and covers(axis, key)), None)
             if other or (name != "grid" and key in spec.grid):
                 raise SweepError(f"{name}: {key} is also set by the grid's axis {other or key}; keep one of them")
+        if name != "grid" and isinstance(seeds := values.get("seed"), list | tuple):
+            _check_seeds(name, seeds)
+
+
+def _check_seeds(name: str, seeds: Sequence[Any]) -> None:
+    if not seeds:
+        raise SweepError(f"variants.{name}.seed: the list is empty; name at least one seed")
+    if len(set(map(_text, seeds))) < len(seeds):
+        raise SweepError(f"variants.{name}.seed: a seed is given twice")
 
 
 def _keys(spec: SweepSpec) -> list[str]:

@@ -11,11 +11,12 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import NetworkError, SpaceError, SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.sweep import cost, evaluations, expand, units
+from rna_ray.sweep import cost, evaluations, expand, probes, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
+from rna_ray.sweep.probes import Measurement
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -80,6 +81,7 @@ class Plan:
     units: tuple[Unit, ...]
     trials: tuple[Trial, ...]
     cells: tuple[Cell, ...]
+    probes: tuple[Measurement, ...] = ()
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
     where: Where
@@ -97,6 +99,9 @@ class Found:
     """How many paths there are; inf where an imported network may answer otherwise from pass to pass."""
     source: source.Source | None = None
     """Where an imported network comes from."""
+    space: spaces.Space | None = None
+    """The norms of a network that is trained; its layers are those of its description."""
+    layers: tuple[spaces.NormLayer, ...] = ()
 
 
 def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
@@ -118,12 +123,14 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
             if one.variant in meant[at]:
                 cells += [_cell(one, asked, units_by_id, costs) for asked in _asked(one, at, label, spec)]
     _refuse_repeats(cells)
+    measured = _measurements(found, spec, units_by_id, costs)
+    probes.refuse_repeats(measured, units_by_id)
     trials = tuple(
         Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
     )
     return Plan(
-        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells), costs=costs,
-        where=_where(spec, found),
+        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells),
+        probes=measured, costs=costs, where=_where(spec, found),
     )  # fmt: skip
 
 
@@ -159,7 +166,10 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     else:
         trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
         unit = units.train({**settings, **trained})
-    return Found(variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, source=lies)
+    return Found(
+        variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, space=space, layers=described.layers,
+        source=lies,
+    )  # fmt: skip
 
 
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
@@ -202,7 +212,10 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 
 
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
-    """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
+    """Return the network's settings; where there is one path, how it would be drawn cannot matter.
+
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    """
     network = given.network
     return {
         "name": network.name,
@@ -210,6 +223,7 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
+        **({} if network.activation == "relu" else {"activation": network.activation}),
     }
 
 
@@ -253,7 +267,19 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
         "augment": training.augment or info.augment,
         "attack": None if natural else _attack(training.attack),
         "attack_mode": None if natural else training.attack_mode,
+        **_loss(training),
     }
+
+
+def _loss(training: Training) -> dict[str, Any]:
+    """Return what came to the settings of a training later: it counts only where it is not what was before."""
+    counted: dict[str, Any] = {}
+    if training.loss.name != "cross-entropy":
+        beta = training.loss.beta or {"trades": 6.0, "mart": 5.0}[training.loss.name]
+        counted["loss"] = {"name": training.loss.name, "beta": beta}
+    if training.weight_perturbation:
+        counted["weight_perturbation"] = training.weight_perturbation.model_dump()
+    return counted
 
 
 def _schedule(given: Schedule) -> dict[str, Any]:
@@ -273,7 +299,9 @@ def _cost(one: Found) -> int:
     settings = one.unit.settings["training"]
     steps = settings["attack"]["steps"] if settings["attack"] else 0
     images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
+    # TRADES and MART look at the images as they are too, and AWP twice at all.
+    updates = (2 if "loss" in settings else 1) * (2 if "weight_perturbation" in settings else 1)
+    return 3 * one.macs * images * (updates + steps)  # a backward pass costs two forward ones
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
@@ -288,6 +316,23 @@ def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
         )  # fmt: skip
     except UserError as error:
         raise type(error)(f"evaluation.{at}.{error}") from None
+
+
+def _measurements(
+    found: list[Found], spec: SweepSpec, units_by_id: dict[str, Unit], costs: dict[str, int]
+) -> tuple[Measurement, ...]:
+    """Return what the entries of `probes:` ask for, their units added to `units_by_id` and `costs`."""
+    measured: list[Measurement] = []
+    variants, training = [one.variant for one in found], spec.training.attack if spec.training else TrainingAttack()
+    for at, (entry, label) in enumerate(zip(spec.probes, evaluations.labels(spec.probes), strict=True)):
+        try:
+            for one, cut in probes.measurements(entry, label, found, expand.meant(entry, variants), training):
+                measured.append(one)
+                costs |= {unit.id: cost for unit, cost in cut.items()}
+                units_by_id |= {unit.id: unit for unit in cut}
+        except UserError as error:
+            raise type(error)(f"probes.{at}.{error}") from None
+    return tuple(measured)
 
 
 def _meant(entry: Evaluation, one: Found) -> Evaluation:

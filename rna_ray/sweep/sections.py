@@ -28,6 +28,7 @@ from rna_ray import data
 from rna_ray.attacks import catalog
 from rna_ray.errors import UserError, unknown
 from rna_ray.networks import describe, source, spaces
+from rna_ray.probes import catalog as probes
 
 KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
 _GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
@@ -112,7 +113,7 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-NAMED_ONLY = ("name", "width", "norm", "layer_based", "mean", "std")
+NAMED_ONLY = ("name", "width", "norm", "layer_based", "activation", "mean", "std")
 IMPORTED_ONLY = ("import", "root", "random")
 GIVEN = ("weights", "weights_sha256")
 
@@ -128,6 +129,8 @@ class Network(Section):
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
@@ -216,7 +219,26 @@ class TrainingAttack(Section):
     steps: Whole = 10
     """For pgd: the number of steps."""
     random_start: bool = True
-    """For pgd: whether to start anywhere in the ball, not at the image."""
+    """For pgd: whether to start anywhere in the ball, not at the image; trades starts from little noise instead."""
+
+
+class Loss(Section):
+    """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
+
+    name: Literal["cross-entropy", "trades", "mart"] = "cross-entropy"
+    """The loss: cross-entropy on attacked images, trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    beta: float | None = Field(None, gt=0)
+    """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
+    and 5."""
+
+
+class WeightPerturbation(Section):
+    """Adversarial weight perturbation (AWP; Wu et al. 2020): updates at the weights where the loss is worse."""
+
+    gamma: float = Field(0.005, gt=0)
+    """How far each layer's weights move, relative to their norm."""
+    warmup: int = Field(0, ge=0)
+    """The number of epochs before, without perturbation."""
 
 
 class Training(Section):
@@ -242,9 +264,74 @@ class Training(Section):
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
+    loss: Loss = Loss()
+    """What an update minimises."""
+    weight_perturbation: WeightPerturbation | None = None
+    """Adversarial weight perturbation (AWP), with any loss; null is none."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Training:
+        name, perturbation = self.loss.name, self.weight_perturbation
+        if name != "cross-entropy" and self.objective == "natural":
+            raise _refuse(
+                f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
+                "blackbox, or the loss cross-entropy",
+                kind="refused_key",
+            )
+        if name == "trades" and (self.attack.name != "pgd" or not self.attack.random_start):
+            raise _refuse(
+                "loss.name: the divergence that trades climbs is flat at the image itself; write attack.name pgd with "
+                "random_start true, which starts it from a little noise",
+                kind="refused_key",
+            )
+        if perturbation and perturbation.warmup >= self.epochs:
+            raise _refuse(
+                f"weight_perturbation.warmup: {perturbation.warmup} of {self.epochs} epochs leave none that perturbs "
+                "weights; allowed is less than training.epochs",
+                kind="refused_key",
+            )
+        return self
 
 
-class Evaluation(Section):
+class Entry(Section):
+    """One thing that is done with every network of the sweep; its own options stand in the entry beside the fields."""
+
+    options: Mapping[str, Any] = Field({}, exclude=True)
+    """The entry's own options as it states them; not a key of its own."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | probes.Probe | None:
+        """Return the record of what an entry names, None where it names nothing known."""
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        """Move the keys that are not fields into `options`, checked against those that the named one takes."""
+        if not isinstance(given, dict):
+            return given
+        fields = [name for name in cls.model_fields if name != "options"]
+        stated = {key: value for key, value in given.items() if key in fields}
+        options = {key: value for key, value in given.items() if key not in fields}
+        record = cls._find(given)
+        if record is None:
+            return stated  # the field's own error says more
+        names = [option.name for option in record.options]
+        for key in options:
+            if key not in names:
+                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
+        try:
+            record.settings(options)
+        except UserError as error:
+            raise _refuse(str(error), kind="refused_key") from None
+        return stated | {"options": options}
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **self.options}
+
+
+class Evaluation(Entry):
     """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
 
     attack: Annotated[str, _known(catalog.find)]
@@ -266,40 +353,67 @@ class Evaluation(Section):
     """The network's mode: its running statistics, or those of each test batch."""
     only: Texts | None = uncounted(None)
     """The variants that this entry is for, by label, name or any of their axes' values; null is all."""
-    options: Mapping[str, Any] = Field({}, exclude=True)
-    """The attack's own options as the entry states them; not a key of its own."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _gather(cls, given: Any) -> Any:
-        """Move the keys that are not fields into `options`, checked against the attack's."""
-        if not isinstance(given, dict):
-            return given
-        fields = [name for name in cls.model_fields if name != "options"]
-        stated = {key: value for key, value in given.items() if key in fields}
-        options = {key: value for key, value in given.items() if key not in fields}
-        attack = catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
-        if attack is None:
-            return stated  # the field's own error says more
-        names = [option.name for option in attack.options]
-        for key in options:
-            if key not in names:
-                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
-        try:
-            attack.settings(options)
-        except UserError as error:
-            raise _refuse(str(error), kind="refused_key") from None
-        return stated | {"options": options}
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | None:
+        return catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
 
-    @model_serializer(mode="wrap")
-    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**handler(self), **self.options}
+    @property
+    def record(self) -> catalog.Attack:
+        """The attack's record in the catalog."""
+        return catalog.find(self.attack)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different number: the options, weights, mode and draws."""
+        draws = {"draws": self.draws} if self.draws else {}
+        return {**self.options, "checkpoint": self.checkpoint, "eval": self.eval, **draws}
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Evaluation:
-        if self.shard and self.shard % self.batch:
-            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
+        _check_shard(self)
         return self
+
+
+class Probe(Entry):
+    """One measurement on every network of the sweep, or on every pair; its own options stand beside these fields."""
+
+    probe: Annotated[str, _known(probes.find)]
+    """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
+    examples: Whole | None = None
+    """How many test images, from the first; null is the probe's own number, or the whole test set if that is less."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 100
+    """The number of images measured together, the last batch padded."""
+    shard: Whole | None = None
+    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> probes.Probe | None:
+        return probes.PROBES.get(given["probe"]) if isinstance(given.get("probe"), str) else None
+
+    @property
+    def record(self) -> probes.Probe:
+        """The probe's record in the catalog."""
+        return probes.find(self.probe)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different measurement: the options and weights."""
+        return {**self.options, "checkpoint": self.checkpoint}
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Probe:
+        _check_shard(self)
+        return self
+
+
+def _check_shard(entry: Evaluation | Probe) -> None:
+    if entry.shard and entry.shard % entry.batch:
+        raise _refuse(f"shard: {entry.shard} is not a multiple of batch, {entry.batch}", kind="refused_key")
 
 
 class Share(Section):
