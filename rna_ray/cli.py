@@ -110,7 +110,8 @@ def query(
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     store: StoreUri = "rna-store",
 ) -> None:
-    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, plans, failures.
+    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, probes, measures,
+    transfers, plans, failures.
 
     Example: rna-ray query "SELECT norm, count(*) FROM trials GROUP BY norm" --format json
     """
@@ -137,6 +138,26 @@ def table(
 
     text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against)
     typer.echo(text.rstrip("\n"))
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure that ships, or a sweep of the store.")],
+    folder: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the files go.")] = Path(),
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Whose rows are drawn, if not those of the sweep of that name.")
+    ] = None,
+    store: StoreUri = "rna-store",
+) -> None:
+    """Draw a figure from the store's rows: NAME.png, NAME.svg, and NAME.parquet with the data behind them.
+
+    Example: rna-ray figure rna-figure1 -o figures
+    """
+    from rna_ray.analysis import figures
+    from rna_ray.store import connect
+
+    for path in figures.figure(connect(_existing(store)), name, folder, sweep):
+        typer.echo(path)
 
 
 @app.command()
