@@ -66,6 +66,8 @@ class Probe:
     scope: Callable[[Settings], Scope]
     label: str  # how tables call it, from its options
     examples: int = 1000  # how many test images where an entry does not say
+    precision: Literal["fp32", "fp64"] | None = None
+    """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
     parts: Callable[[Settings, Extent], Sequence[Settings]] | None = None
     """For probes of one network along paths that planning must know: the settings of each unit; SweepError for what
     does not fit the network. Unlike others, such a probe is refused for an imported network."""
@@ -136,6 +138,19 @@ def _gradients(settings: Settings, extent: Extent | None) -> tuple[float, float]
     return (3, 3) if extent is None or settings["between"] == "networks" else (3 * extent.members, 0)
 
 
+def _layers(settings: Settings, extent: Extent | None) -> tuple[float, float]:
+    """Return the passes of two Hessian-vector products at each norm layer, of which half the network lies above."""
+    return (0, 0) if extent is None else (extent.members * (5 + 6 * extent.layers), 0)
+
+
+def _bounded(settings: Settings, extent: Extent | None) -> tuple[float, float]:
+    """Return the passes of one attack and of four Hessian-vector products, for each ordered pair."""
+    attack, each = 3 * settings["steps"] + 1, 2 * 9 + 2
+    if extent is None or settings["between"] == "networks":
+        return each, attack + each
+    return extent.members * (extent.members - 1) * (attack + 2 * each), 0
+
+
 _RECORDS = (
     Probe(
         name="transfer",
@@ -179,6 +194,52 @@ _RECORDS = (
         label="similarity-{between}",
         parts=_similar,
         passes=_gradients,
+    ),
+    Probe(
+        name="surface",
+        about="The loss on a plane: along the gradient's sign, and along a random orthogonal (RNA, Figure 2).",
+        options=(
+            Option(name="radius_255", default=16.0, maximum=255.0, about="How far to go each way, in 255ths a pixel."),
+            Option(name="points", default=25, minimum=2.0, above=False, about="The points along each axis."),
+        ),
+        scope=lambda settings: "network",
+        label="surface",
+        examples=16,
+        precision="fp32",
+        passes=lambda settings, extent: (settings["points"] ** 2 + 9, 0),
+    ),
+    Probe(
+        name="smoothness",
+        about="The gradient's norm and curvature at each norm layer, for each member (RNA, Eq. 5 and 6).",
+        options=(),
+        scope=lambda settings: "network",
+        label="smoothness",
+        examples=200,
+        precision="fp64",
+        parts=lambda settings, extent: (settings,),
+        passes=_layers,
+    ),
+    Probe(
+        name="bound",
+        about="What Theorem 3.1 bounds transfer by, and the transfer, for ordered pairs (RNA, Eq. 7).",
+        options=(
+            Option(
+                name="between",
+                default="members",
+                choices=("members", "networks"),
+                about="Who is attacked and who answers: two members of one network, or two networks, on one draw each.",
+            ),
+            dataclasses.replace(THREAT, default="l2", choices=("l2",)),
+            dataclasses.replace(EPS, default=128.0),
+            dataclasses.replace(STEP, default=16.0),
+            Option(name="steps", default=20, about="The number of steps of the targeted attack."),
+        ),
+        attack="pgd",
+        scope=lambda settings: "pair" if settings["between"] == "networks" else "network",
+        label="bound-{between}",
+        precision="fp32",
+        parts=_similar,
+        passes=_bounded,
     ),
 )
 PROBES: dict[str, Probe] = {record.name: record for record in _RECORDS}
