@@ -154,7 +154,7 @@ def _notes(rows: Sequence[Row], panels: Sequence[str], setting: Setting) -> Iter
     if "difference" in panels:
         pairs = max(row["pairs"] for row in rows if row["pairs"])
         where, attack = f"({chr(ord('a') + len(panels) - 1)})", setting.attacks.get("path-transfer", "PGD")
-        yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs of paths, whose chance it counts too"
+        yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs of paths; intervals count their chance"
     if any(row["origin"] != MEASURED for row in rows):
         yield "★: printed in the paper, whose networks are larger and trained for longer"
 
