@@ -293,7 +293,7 @@ def _probe(job: Job, store: Store, report: Report) -> None:
 def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
     """Return one network of a probe; of two imported ones, each finds the modules of its own folder first."""
     lies = job.sources.get(role["id"])
-    with source.importing(lies.root) if lies else contextlib.nullcontext():
+    with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
         return _trained(job.store, role["id"], role["checkpoint"], job.device, role["compile"], lies)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.torch import save_file
 
 from rna_ray import data
 from rna_ray.errors import CheckpointError
+from rna_ray.networks import source
 from rna_ray.running import work
 from rna_ray.running.run import Summary, run
 from rna_ray.running.tasks import Done, Job
@@ -231,6 +233,20 @@ def test_imported_networks_of_one_module_name_meet_in_a_pair(
     assert ended.failures == () and ended.status.counts()["probe"]["done"] == 9 + 3
     assert store.read("transfers").num_rows == 9 * 20 and store.read("measures").num_rows == 3 * 20
     assert set(store.read("probes")["checkpoint"].to_pylist()) == {"best", "last"}
+
+
+def test_networks_whose_weights_are_given_are_probed_without_a_folder_of_code(
+    planned: Callable[..., Plan], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = work._build(planned().units[0].settings, "unit")
+    save_file({key: value.contiguous() for key, value in made.state_dict().items()}, tmp_path / "w.safetensors")
+    named = f"network.name: resnet8, network.width: 4, network.norm: BN, network.weights: {tmp_path / 'w.safetensors'}"
+    text = SWEEP.replace("{network.norm: BN}", f"{{{named}}}")
+    asked = planned(text=text)
+    monkeypatch.setattr(source, "importing", lambda root: pytest.fail(f"looks for modules in {root}"))
+    ended = ran(asked, store)
+    assert ended.failures == () and ended.status.counts()["probe"]["done"] == 16
+    assert set(store.read("trials")["state"].to_pylist()) == {"finished"}
 
 
 def test_a_probe_unit_is_a_unit_of_its_own_kind(planned: Callable[..., Plan]) -> None:
