@@ -8,6 +8,7 @@ of a batch influence one another (batch statistics), or share one path, each dra
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from rna_ray.networks.paths import following
 from rna_ray.randomness import global_state, seeded_generators
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+Climbed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (k, N, classes) and labels (N,) → the sum over draws and examples of the loss that an attack climbs."""
 
 IMAGES_A_PASS = {"cpu": 200, "cuda": 1000}
 """How many images go through the network at once, at most, when draws are put into one batch: it bounds the memory, and
@@ -47,6 +50,11 @@ class Draws:
             yield Draws(self.paths[part], self.seeds[part], self.noise[part])
 
 
+def cross_entropy(logits_kNC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the sum over k draws and N examples of the cross-entropy."""
+    return F.cross_entropy(logits_kNC.flatten(0, 1), y.repeat(len(logits_kNC)), reduction="sum")
+
+
 class Passes:
     """A network's forward passes along given draws, at one precision.
 
@@ -61,7 +69,7 @@ class Passes:
     ) -> None:
         self.network, self.forward = network, network if forward is None else forward
         self.batch, self.bf16 = batch, bf16
-        self.shared = shared
+        self.shared, self.loss = shared, cross_entropy
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
         # A network that draws by itself may do so once a pass: k draws in one batch would be one.
@@ -69,21 +77,23 @@ class Passes:
         self.drew_globally: bool | None = None
         """Whether a pass drew from a global generator since this was set to False; None where nobody looks."""
 
+    def climbing(self, loss: Climbed) -> Passes:
+        """Return the same passes, their gradient that of another loss than cross-entropy."""
+        other = copy.copy(self)
+        other.loss = loss
+        return other
+
     def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return fp32 logits (k, N, classes) of images x (N, C, H, W)."""
         return torch.cat([self._wide(x, part) for part in draws.split(self._draws_a_pass(x))])
 
     def gradient(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Return the gradient (N, C, H, W) of each example's cross-entropy, its mean over the k draws."""
+        """Return the gradient (N, C, H, W) of each example's loss, its mean over the k draws."""
         x = x.detach().requires_grad_()
         # A part at a time, so that only one part's graph is in memory.
         parts = draws.split(self._draws_a_pass(x))
-        gradients = [torch.autograd.grad(self._loss(x, y, part) / len(draws), x)[0] for part in parts]
+        gradients = [torch.autograd.grad(self.loss(self._wide(x, part), y) / len(draws), x)[0] for part in parts]
         return gradients[0] if len(gradients) == 1 else torch.stack(gradients).sum(0)
-
-    def _loss(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
-        logits = self._wide(x, draws)
-        return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(draws)), reduction="sum")
 
     def _draws_a_pass(self, x: torch.Tensor) -> int:
         return 1 if self.separate else max(1, IMAGES_A_PASS[x.device.type] // max(1, len(x)))

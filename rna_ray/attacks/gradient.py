@@ -48,15 +48,16 @@ class GradientAttack(Attack):
     2018). With `dampings`, running sums of the ℓ1-normalised gradients are followed instead, one for each damping: a
     single one is MI-FGSM (Dong et al. 2018), several are aggregated momentum (Lucas et al. 2019, on random defences
     Sitawarin et al. 2022), of which the mean counts. The last iterate of a start is returned, not the best; of several
-    starts, the one that does best on the attacker's own draws.
+    starts, the one that does best on the attacker's own draws. A start is the image itself, a random point of the ball,
+    or with `start_noise` the image and Gaussian noise of that standard deviation in [0, 1] pixels (TRADES).
     """
 
     def __init__(
-        self, ball: Ball, *, step: float, steps: int, random_start: bool = False, dampings: Sequence[float] = (),
-        restarts: int = 1,
+        self, ball: Ball, *, step: float, steps: int, random_start: bool = False, start_noise: float = 0.0,
+        dampings: Sequence[float] = (), restarts: int = 1,
     ) -> None:
         super().__init__(ball)
-        self.step, self.steps, self.random_start = step, steps, random_start
+        self.step, self.steps, self.random_start, self.start_noise = step, steps, random_start, start_noise
         self.dampings, self.restarts = tuple(dampings), restarts
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
@@ -71,7 +72,7 @@ class GradientAttack(Attack):
 
     def _climb(self, victim: Victim, x: torch.Tensor, y: torch.Tensor, start: int, zero: torch.Tensor) -> torch.Tensor:
         """Return the last iterate of one start; `zero` counts the gradients (N,) that were exactly zero."""
-        x_adv = uniform_start(self.ball, victim, x, start) if self.random_start else x
+        x_adv = self._start(victim, x, start)
         velocities = [torch.zeros_like(x) for _ in self.dampings]
         for step in range(self.steps):
             gradient = victim.gradient(x_adv, y, step=step)
@@ -86,6 +87,15 @@ class GradientAttack(Attack):
                 gradient = velocities[0] if len(velocities) == 1 else torch.stack(velocities).mean(0)
             x_adv = self.ball.project(x_adv + self.step * self._direction(gradient), x)
         return x_adv
+
+    def _start(self, victim: Victim, x: torch.Tensor, start: int) -> torch.Tensor:
+        if self.random_start:
+            return uniform_start(self.ball, victim, x, start)
+        if not self.start_noise:
+            return x
+        of = {"step": victim.first_draw, "draw": start}
+        noise = victim.random.normal("attack/start", victim.examples, x.shape[1:], **of)
+        return self.ball.project(x + self.start_noise * noise, x)
 
     def _direction(self, gradient: torch.Tensor) -> torch.Tensor:
         if self.ball.threat == "linf":

@@ -35,7 +35,7 @@ def _pgd(settings: Settings) -> Attack:
     return GradientAttack(
         _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"],
         random_start=settings["random_start"], restarts=settings.get("restarts", 1),
-        dampings=settings.get("dampings", ()),
+        start_noise=settings.get("start_noise", 0.0), dampings=settings.get("dampings", ()),
     )
 
 

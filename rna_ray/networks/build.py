@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rna_ray.networks import describe
+from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.norms import Norm
 from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
@@ -44,9 +45,10 @@ def build(
     settings: Mapping[str, Any], *, shape: tuple[int, int, int], classes: int, mean: Sequence[float],
     std: Sequence[float], seed: int,
 ) -> Network:
-    """Return the network of a train unit's `network` settings, initialised from a seed of its own.
+    """Return the network of a named network's settings, initialised from a seed of its own.
 
-    The global generator, from which torch's initialisers draw, is left as it was.
+    `mean` and `std` are the data set's, for settings that state none. The global generator, from which torch's
+    initialisers draw, is left as it was.
     """
     name, width = settings["name"], settings["width"]
     description = describe.describe(name, width=width, image_shape=shape, classes=classes)
@@ -59,7 +61,9 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = getattr(importlib.import_module(module), function)(
-            norm, width=width, channels=shape[0], classes=classes
+            norm, width=width, channels=shape[0], classes=classes,
+            activation=ACTIVATIONS[settings.get("activation", "relu")],
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
-    return Network(body, paths, mean=mean, std=std, members=member_paths(space, description.layers))
+    members = member_paths(space, description.layers)
+    return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std), members=members)

@@ -37,7 +37,7 @@ class Experiment(Section):
     network: Network
     """Which network is trained, or imported."""
     training: Training | None = None
-    """How the network is trained; left out where it is imported."""
+    """How the network is trained; left out where it is imported, or evaluated with network.weights as they are."""
     seed: int = Field(0, ge=0, lt=2**63)
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -60,7 +60,8 @@ class SweepSpec(Experiment):
     grid: Mapping[str, Axis] = uncounted({})
     """Dotted keys and the list of values that each takes; the sweep is their product."""
     variants: Mapping[str, Mapping[str, Any]] = uncounted({})
-    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid."""
+    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid. `seed` may be
+    a list: the repetitions of this variant alone."""
     evaluation: Annotated[tuple[Evaluation, ...], BeforeValidator(as_tuple)] = ()
     """The attacks on every network."""
     probes: Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)] = ()

@@ -16,7 +16,7 @@ from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -136,12 +136,15 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
 
 def _found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     try:
-        return _trained(variant, digest) if variant.experiment.training else _imported(variant, digest, spec)
+        if variant.experiment.network.function is not None:
+            return _imported(variant, digest, spec)
+        return _named(variant, digest, spec)
     except (NetworkError, SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
 
 
-def _trained(variant: Variant, digest: Digest) -> Found:
+def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+    """Return a network of ours that is trained, or evaluated with the weights that are given as they are."""
     given = variant.experiment
     info = data.info(given.data.name)
     assert given.network.name is not None and given.network.norm is not None
@@ -151,18 +154,22 @@ def _trained(variant: Variant, digest: Digest) -> Found:
     space = spaces.parse(given.network.norm)
     paths = space.paths(described.layers, layer_based=given.network.layer_based)
     random = paths > 1
+    lies = source.Source(None, spec.within(given.network.weights)) if given.network.weights else None
     settings = {
-        "data": _data(given.data, info, digest),
-        "network": _network(given, space, random),
-        "training": _training(given, info, random),
+        "network": {**_network(given, space, random), **_normalisation(given, info), **_given(given, lies)},
         "precision": given.precision,
         "compile": given.compile and not (random and given.network.paths == "batch"),
         "seed": given.seed,
     }
+    if given.training is None:
+        unit = units.imported({**settings, "data": {"name": info.name, "digest": digest(given.data)}})
+    else:
+        trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
+        unit = units.train({**settings, **trained})
     return Found(
-        variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths, space=space,
-        layers=described.layers,
-    )
+        variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, space=space, layers=described.layers,
+        source=lies,
+    )  # fmt: skip
 
 
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
@@ -175,16 +182,12 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         code = source.sha256(source.find(network.function, lies.root))
     except NetworkError as error:
         raise NetworkError(f"network.import: {error}") from None
-    try:
-        weights = source.sha256(Path(lies.weights)) if lies.weights else None
-    except NetworkError as error:
-        raise NetworkError(f"network.weights: {error}") from None
     settings = {
         "data": {"name": info.name, "digest": digest(given.data)},
         "network": {
             "import": network.function,
             "source_sha256": code,
-            "weights_sha256": weights,
+            "weights_sha256": _given(given, lies).get("weights_sha256"),
             "random": network.random,
             "paths": network.paths if network.random else "example",
         },
@@ -209,7 +212,10 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 
 
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
-    """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
+    """Return the network's settings; where there is one path, how it would be drawn cannot matter.
+
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    """
     network = given.network
     return {
         "name": network.name,
@@ -217,12 +223,46 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
+        **({} if network.activation == "relu" else {"activation": network.activation}),
     }
+
+
+def _normalisation(given: Experiment, info: data.DataInfo) -> dict[str, Any]:
+    """Return how images are normalised where that is stated and is not what it would be anyway."""
+    mean, std = given.network.mean, given.network.std
+    if mean is None or std is None:
+        return {}
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != info.shape[0]:
+            raise SweepError(
+                f"network.{key}: {len(values)} values do not fit the {info.shape[0]} channels of {info.name}"
+            )
+    if given.network.weights is None and (mean, std) == (info.mean, info.std):
+        return {}
+    return {"mean": list(mean), "std": list(std)}  # beside weights it also says that their images were looked at so
+
+
+def _given(given: Experiment, lies: source.Source | None) -> dict[str, Any]:
+    """Return what counts of weights that are given, the content of their file; nothing where none are."""
+    if lies is None or lies.weights is None:
+        return {}
+    try:
+        found = source.sha256(Path(lies.weights))
+    except NetworkError as error:
+        raise NetworkError(f"network.weights: {error}") from None
+    if given.network.weights_sha256 not in (None, found):
+        raise NetworkError(f"network.weights_sha256: {lies.weights} is another file, of SHA-256 {found}")
+    return {"weights_sha256": found}
 
 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
     assert training is not None
+    if training.augment == "resized-crop-flip" and not info.in_files:
+        raise SweepError(
+            f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
+            "allowed are none, crop and crop-flip"
+        )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
@@ -232,7 +272,19 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
         "augment": training.augment or info.augment,
         "attack": None if natural else _attack(training.attack),
         "attack_mode": None if natural else training.attack_mode,
+        **_loss(training),
     }
+
+
+def _loss(training: Training) -> dict[str, Any]:
+    """Return what came to the settings of a training later: it counts only where it is not what was before."""
+    counted: dict[str, Any] = {}
+    if training.loss.name != "cross-entropy":
+        beta = training.loss.beta or {"trades": 6.0, "mart": 5.0}[training.loss.name]
+        counted["loss"] = {"name": training.loss.name, "beta": beta}
+    if training.weight_perturbation:
+        counted["weight_perturbation"] = training.weight_perturbation.model_dump()
+    return counted
 
 
 def _schedule(given: Schedule) -> dict[str, Any]:
@@ -249,10 +301,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
         return 2 * source.CHECKED * one.macs
-    settings = one.unit.settings["training"]
-    steps = settings["attack"]["steps"] if settings["attack"] else 0
-    images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    return 3 * one.macs * images * (1 + steps)  # a backward pass costs two forward ones
+    return cost.training(one.unit.settings, one.macs)
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
@@ -287,10 +336,10 @@ def _measurements(
 
 
 def _meant(entry: Evaluation, one: Found) -> Evaluation:
-    """Return an entry as it is meant for this network: an imported one has no other weights than its last."""
+    """Return an entry as it is meant for this network: one not trained here has no other weights than its last."""
     if one.unit.kind == "train":
         return entry
-    if entry.eval != "eval":
+    if entry.eval != "eval" and one.variant.experiment.network.function is not None:
         raise SweepError(
             f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
             "eval, or say with `only` for which other variants this entry is"

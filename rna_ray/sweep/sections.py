@@ -80,6 +80,7 @@ Eps = Annotated[float, Field(gt=0, le=255)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -112,8 +113,9 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-TRAINED_ONLY = ("name", "width", "norm", "layer_based")
-IMPORTED_ONLY = ("import", "weights", "root", "random")
+NAMED_ONLY = ("name", "width", "norm", "layer_based", "activation", "mean", "std")
+IMPORTED_ONLY = ("import", "root", "random")
+GIVEN = ("weights", "weights_sha256")
 
 
 class Network(Section):
@@ -127,12 +129,20 @@ class Network(Section):
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
     """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
-    weights: Annotated[str, _known(source.check_weights)] | None = None
-    """With import: a safetensors file of the module's weights, which counts by its content; null is as built."""
+    weights: Annotated[str, _known(source.check_given)] | None = None
+    """A file of weights, which counts by its content: where training starts, or what is evaluated; null is as built."""
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = uncounted(None)
+    """The SHA-256 of that file, which is then checked; a pickle (.pth, .pt) is read only where it is stated."""
+    mean: PerChannel | None = None
+    """With name: the per-channel mean that is taken from images in [0, 1]; null is the data set's."""
+    std: PerChannel | None = None
+    """With name: the per-channel standard deviation by which they are then divided; null is the data set's."""
     root: str | None = uncounted(None)
     """With import: the folder in which the module lies, where it is not installed; null is the sweep's folder."""
     random: bool = True
@@ -141,7 +151,8 @@ class Network(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Network:
         stated = {name for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
-        if self.function is not None and (strangers := [name for name in TRAINED_ONLY if name in stated]):
+        self._check_weights()
+        if self.function is not None and (strangers := [name for name in NAMED_ONLY if name in stated]):
             whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
             raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
         if self.function is None:
@@ -151,7 +162,28 @@ class Network(Section):
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
+        if (self.mean is None) != (self.std is None):
+            raise _refuse(f"{'std' if self.std is None else 'mean'}: missing beside the other", kind="refused_key")
+        if self.std is not None and min(self.std) <= 0:
+            raise _refuse("std: must be above 0 in every channel", kind="refused_key")
         return self
+
+    def _check_weights(self) -> None:
+        """Refuse weights that would be unpickled unasked, and a digest of none."""
+        if self.weights is None:
+            if self.weights_sha256 is not None:
+                raise _refuse("weights_sha256: says what network.weights holds, which is not given", kind="refused_key")
+        elif self.function is not None:
+            try:
+                source.check_weights(self.weights)
+            except UserError as error:
+                raise _refuse(f"weights: {error}", kind="refused_key") from None
+        elif self.weights.endswith(source.PICKLES) and self.weights_sha256 is None:
+            raise _refuse(
+                f"weights: {self.weights} is a pickle, read only where the sweep says which file it means; state what "
+                f"`sha256sum {self.weights}` prints as network.weights_sha256",
+                kind="refused_key",
+            )
 
 
 class Schedule(Section):
@@ -187,7 +219,26 @@ class TrainingAttack(Section):
     steps: Whole = 10
     """For pgd: the number of steps."""
     random_start: bool = True
-    """For pgd: whether to start anywhere in the ball, not at the image."""
+    """For pgd: whether to start anywhere in the ball, not at the image; trades starts from little noise instead."""
+
+
+class Loss(Section):
+    """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
+
+    name: Literal["cross-entropy", "trades", "mart"] = "cross-entropy"
+    """The loss: cross-entropy on attacked images, trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    beta: float | None = Field(None, gt=0)
+    """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
+    and 5."""
+
+
+class WeightPerturbation(Section):
+    """Adversarial weight perturbation (AWP; Wu et al. 2020): updates at the weights where the loss is worse."""
+
+    gamma: float = Field(0.005, gt=0)
+    """How far each layer's weights move, relative to their norm."""
+    warmup: int = Field(0, ge=0)
+    """The number of epochs before, without perturbation."""
 
 
 class Training(Section):
@@ -207,12 +258,40 @@ class Training(Section):
     """The weight decay of SGD."""
     schedule: Schedule = Schedule()
     """How the learning rate moves over the epochs."""
-    augment: Literal["none", "crop", "crop-flip"] | None = None
-    """Random crops of the images padded by 4, with or without flips; null is what suits the data set."""
+    augment: Literal["none", "crop", "crop-flip", "resized-crop-flip"] | None = None
+    """Random crops of the images padded by 4, with or without flips, or for imagenet random parts of an image, resized
+    and flipped; null is what suits the data set."""
     attack: TrainingAttack = TrainingAttack()
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
+    loss: Loss = Loss()
+    """What an update minimises."""
+    weight_perturbation: WeightPerturbation | None = None
+    """Adversarial weight perturbation (AWP), with any loss; null is none."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Training:
+        name, perturbation = self.loss.name, self.weight_perturbation
+        if name != "cross-entropy" and self.objective == "natural":
+            raise _refuse(
+                f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
+                "blackbox, or the loss cross-entropy",
+                kind="refused_key",
+            )
+        if name == "trades" and (self.attack.name != "pgd" or not self.attack.random_start):
+            raise _refuse(
+                "loss.name: the divergence that trades climbs is flat at the image itself; write attack.name pgd with "
+                "random_start true, which starts it from a little noise",
+                kind="refused_key",
+            )
+        if perturbation and perturbation.warmup >= self.epochs:
+            raise _refuse(
+                f"weight_perturbation.warmup: {perturbation.warmup} of {self.epochs} epochs leave none that perturbs "
+                "weights; allowed is less than training.epochs",
+                kind="refused_key",
+            )
+        return self
 
 
 class Entry(Section):

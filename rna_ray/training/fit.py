@@ -6,6 +6,7 @@ needs is the weights, the momentum and the epoch, and it gives bit for bit what 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch.nn import functional as F
 
 from rna_ray.attacks.base import Attack
 from rna_ray.attacks.expectation import Forward, Passes
@@ -24,8 +24,10 @@ from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
-from rna_ray.training.augment import augment
+from rna_ray.training.augment import on_device, read
 from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
+from rna_ray.training.losses import Loss
+from rna_ray.training.perturbation import perturbable, perturbed
 from rna_ray.training.schedule import learning_rate
 
 Report = Callable[[dict[str, Any]], None]
@@ -85,7 +87,12 @@ class _Trainer:
     ) -> None:
         self.network, self.unit_id, self.device = network.to(device), unit_id, device
         self.settings: Mapping[str, Any] = settings["training"]
-        self.attack: Attack | None = make(self.settings["attack"]) if self.settings["attack"] else None
+        self.loss = Loss(self.settings.get("loss"))
+        self.perturbation: Mapping[str, Any] | None = self.settings.get("weight_perturbation")
+        attack = self.settings["attack"]
+        self.attack: Attack | None = make(self.loss.attack(attack)) if attack else None
+        # Held-out images are attacked alike under every loss, so that their best weights mean the same.
+        self.held_out_attack: Attack | None = make(attack) if attack else None
         self.optimizer = torch.optim.SGD(
             network.parameters(), lr=self.settings["lr"], momentum=self.settings["momentum"],
             weight_decay=self.settings["weight_decay"],
@@ -95,9 +102,8 @@ class _Trainer:
         # In train mode each draw is a batch of its own: the examples of a batch share its statistics.
         self.passes = Passes(network, forward=forward, bf16=bf16, shared=shared, separate=True)
         self.answers = Passes(network, forward=forward, bf16=bf16, shared=shared)
-        self.images, self.labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
-        self.held_images = torch.from_numpy(held_out.images).to(device)
-        self.held_labels = torch.from_numpy(held_out.labels).to(device)
+        self.images, self.held_images = (on_device(part.images, device) for part in (train, held_out))
+        self.labels, self.held_labels = (torch.from_numpy(part.labels).to(device) for part in (train, held_out))
         self.batch = min(self.settings["batch"], len(self.labels))
         self.batches = len(self.labels) // self.batch  # the last, smaller one waits for the next shuffle
 
@@ -115,7 +121,7 @@ class _Trainer:
         order = torch.from_numpy(random.permutation("order", len(self.labels))).to(self.device)
         for step in range(self.batches):
             self._set_rate((epoch + step / self.batches) / self.settings["epochs"])
-            loss = self._update(random, order[step * self.batch : (step + 1) * self.batch])
+            loss = self._update(epoch, random, order[step * self.batch : (step + 1) * self.batch])
             total += loss
             if not math.isfinite(loss):
                 return None
@@ -149,22 +155,38 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings["lr"], self.settings["schedule"], progress)
 
-    def _update(self, random: Randomness, examples: torch.Tensor) -> float:
+    def _update(self, epoch: int, random: Randomness, examples: torch.Tensor) -> float:
         """Make one update on the images with these indices, attacked along the path that the objective says."""
-        x = augment(self.images[examples].float() / 255, self.settings["augment"], random, examples)
+        x = read(self.images, self.settings["augment"], random, examples)
         y = self.labels[examples]
         # White-box: the attacker's path is the update's. Black-box: p_a for the whole attack, a fresh p for the update.
         knowledge = Knowledge("fixed" if self.settings["objective"] == "whitebox" else "transfer")
         defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1)
+        x_adv = x
         if self.attack is not None:
             with mode(self.network, self.settings["attack_mode"]):
-                x = self.attack.perturb(defence, x, y).x_adv
+                x_adv = self.attack.perturb(self.loss.victim(defence, x), x, y).x_adv
         self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.passes.logits(x, defence.defender_draws(x, "adversarial"))[0], y)
-        loss.backward()
-        self.optimizer.step()
+        draws = defence.defender_draws(x, "adversarial")
+
+        def loss_here() -> torch.Tensor:
+            return self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
+
+        with self._perturbed(epoch, loss_here):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = loss_here()
+            loss.backward()
+            self.optimizer.step()
         return loss.item()
+
+    def _perturbed(self, epoch: int, loss: Callable[[], torch.Tensor]) -> contextlib.AbstractContextManager[None]:
+        """Return a block inside which the weights are where this loss is worse, if the settings ask for that."""
+        if self.perturbation is None or epoch < self.perturbation["warmup"]:
+            return contextlib.nullcontext()
+        weights = perturbable(self.network)
+        with mode(self.network, "train_frozen"):  # to look for a direction is no update
+            gradients = torch.autograd.grad(loss(), weights)
+        return perturbed(weights, gradients, self.perturbation["gamma"])
 
     def _held_out(self, random: Randomness) -> dict[str, int | None]:
         """Return how many held-out images are classified rightly, as they are and under the training's attack."""
@@ -173,11 +195,11 @@ class _Trainer:
             for x, y, examples in self._held_out_batches():
                 defence = Defence(self.answers, self.network.paths, random, examples, Knowledge("transfer"), draws=1)
                 natural += _correct(defence.answer(x, "natural"), y)
-                if self.attack is not None:
-                    adversarial += _correct(self.attack(defence, x, y).logits, y)
+                if self.held_out_attack is not None:
+                    adversarial += _correct(self.held_out_attack(defence, x, y).logits, y)
         return {
             "natural_correct": natural,
-            "adversarial_correct": adversarial if self.attack is not None else None,
+            "adversarial_correct": adversarial if self.held_out_attack is not None else None,
             "held_out": len(self.held_labels),
         }
 

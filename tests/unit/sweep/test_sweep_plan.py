@@ -41,6 +41,20 @@ def test_a_train_unit_leaves_no_default_out(planned: Planned) -> None:
     ]  # fmt: skip
 
 
+def test_an_activation_is_a_setting_only_where_it_is_not_relu(planned: Planned) -> None:
+    (relu,), (silu,) = trains(planned()), trains(planned(BASE, "network.activation=silu"))
+    assert trains(planned(BASE, "network.activation=relu")) == [relu]
+    assert silu["network"] == {**relu["network"], "activation": "silu"}
+
+
+def test_crops_of_whole_images_are_for_data_sets_in_files(planned: Planned) -> None:
+    imagenet = trains(planned(BASE, "data.name=imagenet", "network.name=resnet50"))[0]
+    assert imagenet["training"]["augment"] == "resized-crop-flip"
+    assert imagenet["data"]["train_examples"] == 1_281_167 - 128
+    with pytest.raises(SweepError, match=r"augment: resized-crop-flip is for images in files, .* not for digits"):
+        planned(BASE, "training.augment=resized-crop-flip")
+
+
 def test_an_evaluate_unit_leaves_no_default_out(planned: Planned) -> None:
     plan = planned()
     train, first, second = plan.units
@@ -198,6 +212,31 @@ def test_fgsm_in_training_is_one_step_from_the_image(planned: Planned) -> None:
 PAPER = BASE.replace("knowledge: eot-10", "") + "protocol: paper\n"
 
 
+def test_a_loss_counts_where_it_is_not_what_was_before(planned: Planned) -> None:
+    neutral = ("training.loss={name: cross-entropy, beta: 3}", "training.weight_perturbation=null")
+    assert planned(BASE, *neutral).units == planned().units
+    (ours,) = trains(planned(BASE, "training.loss.name=mart", "training.weight_perturbation={warmup: 2}"))
+    assert ours["training"].pop("loss") == {"name": "mart", "beta": 5.0}
+    assert ours["training"].pop("weight_perturbation") == {"gamma": 0.005, "warmup": 2}
+    assert [ours] == trains(planned())
+    assert trains(planned(BASE, "training.loss.name=trades"))[0]["training"]["loss"]["beta"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (["training.objective=natural", "training.loss.name=trades"], "trades learns from attacked images, and obj"),
+        (["training.loss.name=trades", "training.attack.random_start=false"], "flat at the image itself; write attack"),
+        (["training.loss.name=trades", "training.attack.name=fgsm"], "flat at the image itself; write attack.name"),
+        (["training.weight_perturbation.warmup=3"], "3 of 3 epochs leave none that perturbs weights; allowed is"),
+        (["training.loss.name=awp"], "training.loss.name: the text 'awp' is not 'cross-entropy', 'trades' or 'mart'"),
+    ],
+)
+def test_losses_that_cannot_be_are_one_sentence(planned: Planned, sets: list[str], sentence: str) -> None:
+    with pytest.raises(SweepError, match=sentence):
+        planned(BASE, *sets)
+
+
 def test_protocol_paper_is_one_setting(planned: Planned) -> None:
     plan = planned(PAPER, "grid.network.norm=[IN, BN+IN, 'IN(affine=false)']")
     single, mixed = trains(plan)  # the two spellings of the baseline are one unit
@@ -252,6 +291,8 @@ def test_costs_are_multiply_adds(planned: Planned) -> None:
     train, first, second = (plan.costs[unit.id] for unit in plan.units)
     assert train == 3 * macs * (1437 - 128) * 3 * (1 + 5)  # forward and backward, epochs, update and attack steps
     assert first == second == macs * 100 * (3 * 20 * 10 + 2 * 10)
+    rivals = planned(BASE, "training.loss.name=trades", "training.weight_perturbation={}")
+    assert rivals.costs[rivals.units[0].id] == train / 6 * (2 * 2 + 5)  # clean and attacked, each looked at once more
     natural = planned(BASE, "training.objective=natural", "evaluation.0.attack=natural")
     assert natural.costs[natural.units[0].id] == 3 * macs * (1437 - 128) * 3
     assert natural.costs[natural.units[1].id] == macs * 100 * 20

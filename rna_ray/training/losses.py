@@ -1,0 +1,86 @@
+"""What an update minimises, and what the attack inside training climbs.
+
+With f the network, x an image, x' the same under attack, p = softmax f(x), p' = softmax f(x') and y the label:
+
+    cross-entropy   CE(f(x'), y); without an attack CE(f(x), y)
+    trades          CE(f(x), y) + beta·KL(p ‖ p')                                       (Zhang et al. 2019)
+    mart            -log p'_y - log(1 - max_{k≠y} p'_k) + beta·KL(p ‖ p')·(1 - p_y)     (Wang et al. 2020)
+
+is minimised, each the mean over a batch, differentiated through p too, as published. The attack climbs cross-entropy,
+but for TRADES KL(p ‖ p') with p as it is before the attack, from a little Gaussian noise: at x itself the divergence is
+flat.
+
+The update's passes over x and x' follow one path, in this order, each a batch of its own: both move the running
+statistics. The attack's two passes follow the attacker's path, in the mode that `training.attack_mode` says (the
+published ones attack in eval mode).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import torch
+from torch.nn import functional as F
+
+from rna_ray.evaluation.knowledge import Defence
+
+Answer = Callable[[torch.Tensor], torch.Tensor]
+"""Images (N, C, H, W) → logits (N, classes), along the path of the update."""
+
+START = 0.001
+"""The standard deviation of the noise from which TRADES attacks, in [0, 1] pixels: that of its published code."""
+
+
+@final
+class Loss:
+    """The loss of a training, by the `loss` of its settings; None is cross-entropy."""
+
+    def __init__(self, settings: Mapping[str, Any] | None) -> None:
+        self.name, self.beta = (settings["name"], settings["beta"]) if settings else ("cross-entropy", 0.0)
+        self._loss = {"cross-entropy": self._cross_entropy, "trades": self._trades, "mart": self._mart}[self.name]
+
+    def __call__(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of the images x and their attacked selves (N, C, H, W) with labels y (N,)."""
+        return self._loss(answer, x, x_adv, y)
+
+    def attack(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of the attack inside training with the start that this loss asks for."""
+        return {**settings, "random_start": False, "start_noise": START} if self.name == "trades" else {**settings}
+
+    def victim(self, defence: Defence, x: torch.Tensor) -> Defence:
+        """Return a defence of the images x as the attack inside training sees it."""
+        if self.name != "trades":
+            return defence
+        with torch.no_grad():
+            clean = _predictions(defence.attack_passes.logits(x, defence.attacker_draws(x, 0))[0])
+        victim = copy.copy(defence)
+        victim.attack_passes = defence.attack_passes.climbing(
+            lambda logits_kNC, y: divergence(clean, _predictions(logits_kNC)).sum()
+        )
+        return victim
+
+    def _cross_entropy(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(answer(x_adv), y)
+
+    def _trades(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        clean, attacked = _predictions(answer(x)), _predictions(answer(x_adv))
+        return F.nll_loss(clean, y) + self.beta * divergence(clean, attacked).mean()
+
+    def _mart(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        clean, attacked = _predictions(answer(x)), _predictions(answer(x_adv))
+        # log(1 - p'_k) is the log of the other classes' sum: nothing to add lest the log of zero be taken.
+        rival = attacked.scatter(1, y[:, None], -torch.inf).argmax(1, keepdim=True)
+        boosted = F.nll_loss(attacked, y) - attacked.scatter(1, rival, -torch.inf).logsumexp(1).mean()
+        missed = 1 - clean.gather(1, y[:, None])[:, 0].exp()
+        return boosted + self.beta * (divergence(clean, attacked) * missed).mean()
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Return KL(p ‖ q) (..., N) of predictions given as logarithms (..., N, classes)."""
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def _predictions(logits: torch.Tensor) -> torch.Tensor:
+    return F.log_softmax(logits, dim=-1)
