@@ -87,9 +87,9 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     """Draw a row of panels over the layers for each network, and below them all pairs with their bound."""
     layered = [row for row in rows if row["panel"] != "bound"]
     pairs = [row for row in rows if row["panel"] == "bound"]
-    variants = list(dict.fromkeys(row["variant"] for row in layered))
+    panels = _panels(layered)
     intervals = "95 % intervals over the images, Student's for means, Wilson's for shares and rates"
-    heights = [2.3 * len(variants) + 1.2] * bool(variants) + [1.0 + 0.26 * len(pairs)] * bool(pairs)
+    heights = [2.3 * len(panels) + 1.2] * bool(panels) + [1.0 + 0.26 * len(pairs)] * bool(pairs)
     picture = style.picture(
         13,
         0.9 + sum(heights),
@@ -102,30 +102,43 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         for at, name in enumerate(members)
     }
     parts = list(picture.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
-    if variants:
-        _networks(parts[0], layered, variants, looks)
+    if panels:
+        _networks(parts[0], panels, looks)
     if pairs:
         _bound(parts[-1].subplots(), pairs)
-    for part, handles in zip(parts, [_of_layers(looks)] * bool(variants) + [_of_bounds()] * bool(pairs), strict=True):
+    for part, handles in zip(parts, [_of_layers(looks)] * bool(panels) + [_of_bounds()] * bool(pairs), strict=True):
         part.legend(handles=handles, loc="outside right upper")
     return picture
 
 
-def _networks(part: Any, rows: Sequence[Row], variants: Sequence[str], looks: Looks) -> None:
-    panels = part.subplots(len(variants), 3, squeeze=False, sharex=True)
-    for variant, (norms, curvatures, shares) in zip(variants, panels, strict=True):
-        held = [row for row in rows if row["variant"] == variant]
+def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each line of panels: networks of one norm together, where their norms tell them apart."""
+    members: dict[str, set[str]] = {}
+    for row in rows:
+        members.setdefault(row["variant"], set()).add(row["member"])
+    single = [variant for variant, held in members.items() if len(held) == 1]
+    together = len({member for variant in single for member in members[variant]}) == len(single) > 1
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        title = "one norm each" if together and row["variant"] in single else row["variant"]
+        found.setdefault(title, []).append(row)
+    return found
+
+
+def _networks(part: Any, lines: Mapping[str, Sequence[Row]], looks: Looks) -> None:
+    panels = part.subplots(len(lines), 3, squeeze=False, sharex=True)
+    for (title, held), (norms, curvatures, shares) in zip(lines.items(), panels, strict=True):
         curved = [row for row in held if row["panel"] == "eq6"]
         _layers(norms, [row for row in held if row["panel"] == "eq5"], looks)
-        norms.set_title(f"{variant}: Eq. 5, at a layer's input")
+        norms.set_title(f"{title}: Eq. 5, at a layer's input")
         norms.set_ylabel("gradient norm")
         _layers(curvatures, curved, looks)
-        curvatures.set_title(f"{variant}: Eq. 6, at a layer's input")
+        curvatures.set_title(f"{title}: Eq. 6, at a layer's input")
         curvatures.set_ylabel("curvature along gradient")
         _shares(shares, curved, looks)
-        shares.set_title(f"{variant}: where Eq. 6 holds")
+        shares.set_title(f"{title}: where Eq. 6 holds")
         shares.set_ylabel("images (%)")
-    names = {row["depth"]: row["layer"] for row in rows}
+    names = {row["depth"]: row["layer"] for held in lines.values() for row in held}
     for axes in panels[-1]:
         axes.set_xticks(sorted(names), [names[depth] for depth in sorted(names)], rotation=90, fontsize=6)
         axes.set_xlabel("norm layer, in the order of running")

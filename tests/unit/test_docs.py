@@ -16,7 +16,9 @@ from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/theory.md"]
+DOCUMENTS = [
+    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/rna.md", "docs/theory.md",
+]  # fmt: skip
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -74,6 +76,15 @@ def test_every_shipped_sweep_plans_at_each_of_its_scales() -> None:
         for preset in (None, *presets):
             planned = plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name)
             assert planned.cells or planned.probes
+
+
+def test_the_page_on_the_rna_paper_names_every_sweep_and_printed_table_of_it() -> None:
+    text = (ROOT / "docs/rna.md").read_text(encoding="utf-8")
+    ours = {path.stem for folder in ("sweeps", "analysis/published") for path in (ROOT / folder).glob("rna-*.*")}
+    assert {"rna-table1", "rna-table5", "rna-figure5"} <= ours
+    assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b(?!-)", text)] == []
+    named = set(re.findall(r"sweeps/(rna-\w+)\.yaml", text))
+    assert named and [name for name in named if not (ROOT / f"sweeps/{name}.yaml").exists()] == []
 
 
 def test_every_command_has_help() -> None:
