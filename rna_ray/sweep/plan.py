@@ -15,7 +15,7 @@ from rna_ray.sweep import cost, evaluations, expand, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Training, TrainingAttack, TrainShare
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -63,8 +63,8 @@ class Where:
     """The folder of each data set, by its name."""
     download: bool
     """Whether missing files may be fetched."""
-    train: Share
-    """What a training unit takes."""
+    train: TrainShare
+    """What a training unit takes, and in how many processes it trains."""
     evaluate: Pool
     """What an evaluation actor takes; importing a network takes as much."""
     sources: Mapping[str, source.Source] = dataclasses.field(default_factory=dict)
@@ -129,12 +129,12 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
 
 def _found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     try:
-        return _trained(variant, digest) if variant.experiment.training else _imported(variant, digest, spec)
+        return _trained(variant, digest, spec) if variant.experiment.training else _imported(variant, digest, spec)
     except (NetworkError, SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
 
 
-def _trained(variant: Variant, digest: Digest) -> Found:
+def _trained(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     given = variant.experiment
     info = data.info(given.data.name)
     assert given.network.name is not None and given.network.norm is not None
@@ -152,6 +152,9 @@ def _trained(variant: Variant, digest: Digest) -> Found:
         "compile": given.compile and not (random and given.network.paths == "batch"),
         "seed": given.seed,
     }
+    batch = min(settings["training"]["batch"], settings["data"]["train_examples"])
+    if (workers := spec.resources.train.processes) > batch:
+        raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for fewer")
     return Found(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
 
 
