@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rna_ray.analysis.cells import OF_DRAWS, Cell, Column
+from rna_ray.analysis.papers import Row
 from rna_ray.errors import QueryError
 
-MISSING, DIVERGED = "\N{EN DASH}", "†"
+MISSING, DIVERGED, GUESSES = "\N{EN DASH}", "†", "‡"
 L2, LINF = "\N{SCRIPT SMALL L}₂", "\N{SCRIPT SMALL L}∞"
 Columns = Mapping[Column, Sequence[Cell]]
 
@@ -46,6 +48,37 @@ def audit(sweep: str, cells: Sequence[Cell]) -> str:
         "audit: checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails "
         f"one), or that no one measured ?{always}: see rna-ray audit {sweep}."
     )
+
+
+def mark(cells: Sequence[Cell]) -> str:
+    """Return what stands beside the label of a row of these cells."""
+    if any(cell.diverged for cell in cells):
+        return f" {DIVERGED}"
+    return f" {GUESSES}" if any(cell.guesses for cell in cells) else ""
+
+
+def printed(rows: Sequence[Row], trained: Sequence[Mapping[str, Any]], unasked: Sequence[str], audited: bool) -> str:
+    """Return what there is to say of printed rows: their source, and how our networks differ from the paper's.
+
+    `trained` are the rows of queries/trained.sql, `unasked` the printed attacks that the table has no column for.
+    """
+    sources = list(dict.fromkeys(line.source for row in rows for line in row.lines))
+    checks = ", checked by rna-ray audit --published" if audited else ""
+    sentences = [
+        f"Printed rows: {'; '.join(sources)}, without interval and never bold{checks}.",
+        "Of ours, only rows under protocol paper compare with them like with like.",
+    ]
+    if trained:
+        sentences.append(f"Trained for ours: {'; '.join(map(_trained, trained))}.")
+    if unasked:
+        sentences.append(f"Printed, but not asked for here: {', '.join(unasked)}.")
+    return " ".join(sentences)
+
+
+def _trained(row: Mapping[str, Any]) -> str:
+    images = f"{row['train_examples']:,} images of {row['data']}"
+    epochs = f"{row['epochs']} epoch{'' if row['epochs'] == 1 else 's'}"
+    return f"{row['network']} of width {row['width']} on {images} for {epochs}"
 
 
 def comparison(
@@ -122,6 +155,8 @@ def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
     yield from _mixtures(columns)
     if any(cell.diverged for cell in cells):
         yield f"{DIVERGED}: training diverged."
+    if chances := sorted({f"1/{cell.classes}" for cell in cells if cell.guesses}):
+        yield f"{GUESSES}: not above chance ({', '.join(chances)}) on natural images: this network did not learn."
     if missing := sum(cell.missing for held in columns.values() for cell in held):
         yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
 

@@ -22,7 +22,8 @@ OF_DRAWS = ("vote", "worst")
 """The answers that depend on m: cells of different m are not to be compared."""
 
 Column = tuple[str, str, int]  # attack and knowledge as asked, and which of the cells under these labels
-_BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
+BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
+"""How the threats that have a ball are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,10 @@ class Cell:
     """What such shared paths add to the variance of the accuracy, where draws can tell."""
     alone: bool = field(repr=False)
     """Whether all images shared one path once, so that together they count as one example."""
+    learned: float | None = field(repr=False)
+    """The natural accuracy over fresh draws, whatever the answer."""
+    classes: int | None = field(repr=False)
+    """Of the data; None where the rows are older than this column."""
 
     @property
     def column(self) -> Column:
@@ -80,12 +85,20 @@ class Cell:
         return self.attack, self.knowledge, self.nth
 
     @property
+    def guesses(self) -> bool:
+        """Whether this is a natural accuracy not above chance: its interval reaches down to one in `classes`."""
+        if self.attack != "natural" or not self.classes or self.learned is None or self.low is None:
+            return False
+        low = self.low if self.answer == "expected" else mean_interval(self.learned, self.n)[0]
+        return low <= 1 / self.classes
+
+    @property
     def ball(self) -> str | None:
         """The ball of the attack, for people; None where it has none or is not known yet."""
-        if self.eps_255 is None or self.threat not in _BALLS:
+        if self.eps_255 is None or self.threat not in BALLS:
             return None
         space = "" if self.eps_space == "pixel" else f" ({self.eps_space})"
-        return f"{_BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
+        return f"{BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
 
 
 PRINTED = tuple(entry.name for entry in fields(Cell) if entry.repr)

@@ -22,6 +22,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A row of the printed table without cells of ours: numbers from elsewhere."""
+
+    label: str
+    texts: Mapping[Column, str]
+    audit: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """Columns in order with their cells (of one answer), and what most of them have in common."""
 
@@ -42,11 +51,13 @@ def lay_out(cells: Sequence[Cell], entries: Mapping[Place, Entry]) -> Layout:
 
 
 def pivot(
-    cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, *, audits: Mapping[str, str] | None = None
-) -> tuple[list[str], list[list[str]]]:
+    cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, *,
+    audits: Mapping[str, str] | None = None, given: Mapping[str | None, Sequence[Given]] | None = None,
+) -> tuple[list[str], list[list[str]]]:  # fmt: skip
     """Return header and rows of the table: variants, their answers where there are several, and columns as planned.
 
-    `audits`, a text for each variant, become the last column.
+    `audits`, a text for each variant, become the last column. Rows that are `given` stand before the variant they are
+    given for, those for None at the end.
     """
     several = len({cell.answer for cell in cells}) > 1
     labels = [_label(column, layout) for column in layout.columns]
@@ -56,10 +67,19 @@ def pivot(
         rows.setdefault((cell.variant, cell.answer), []).append(cell)
     order = {cell.variant: at for at, cell in reversed(list(enumerate(cells)))}
     keys = sorted(rows, key=lambda key: (order[key[0]], ANSWERS.index(key[1])))
-    grid = [_row(variant, answer, rows[variant, answer], entries, layout, several) for variant, answer in keys]
-    if audits is None:
-        return header, grid
-    return [*header, "audit"], [[*line, audits[variant]] for line, (variant, _) in zip(grid, keys, strict=True)]
+    waiting, grid = dict(given or {}), []
+    for variant, answer in keys:
+        grid += [_given(row, layout, several, audits) for row in waiting.pop(variant, ())]
+        line = _row(variant, answer, rows[variant, answer], entries, layout, several)
+        grid.append(line if audits is None else [*line, audits[variant]])
+    grid += [_given(row, layout, several, audits) for row in waiting.pop(None, ())]
+    return header if audits is None else [*header, "audit"], grid
+
+
+def _given(row: Given, layout: Layout, several: bool, audits: object) -> list[str]:
+    texts = [row.texts.get(column, captions.MISSING) for column in layout.columns]
+    blank = [captions.MISSING] * (2 if several else 1)  # the answer and the draws, which tables do not print
+    return [row.label, *blank, *texts, *([] if audits is None else [row.audit])]
 
 
 def _ordered(cells: Sequence[Cell]) -> list[Column]:
@@ -95,7 +115,7 @@ def _row(
     variant: str, answer: str, held: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, several: bool
 ) -> list[str]:
     draws = sorted({cell.draws for cell in held if cell.draws is not None})
-    mark = f" {captions.DIVERGED}" if any(cell.diverged for cell in held) else ""
+    mark = captions.mark(held)
     found = {column: entries.get((variant, answer, column)) for column in layout.columns}
     texts = [_noted(entry, layout.ns[column]) if entry else captions.MISSING for column, entry in found.items()]
     return [variant + mark, *([answer] if several else []), ", ".join(map(str, draws)) or captions.MISSING, *texts]

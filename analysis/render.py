@@ -35,6 +35,7 @@ _LATEX = str.maketrans(
         "∞": r"$\infty$",
         "₂": r"$_2$",
         "†": r"\dag{}",
+        "‡": r"\ddag{}",
         "✓": r"$\surd$",
         "✗": r"$\times$",
         "\N{EN DASH}": "--",

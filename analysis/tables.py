@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis import audit, captions, query, render
+from rna_ray.analysis import audit, beside, captions, query, render
 from rna_ray.analysis.cells import ANSWERS, PRINTED, QUERIES, Cell, ablation, sql
 from rna_ray.analysis.comparisons import Comparison, best, compare
 from rna_ray.analysis.pivot import Entry, Place, lay_out, pivot
@@ -17,8 +17,12 @@ from rna_ray.errors import QueryError, unknown
 
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
-_PARTS = ("ablation", "audit", "differences", "scores")  # queries that are no table by themselves
-_WITHOUT_ROWS = {"distortion": "no evaluation without a bound is in this store yet"}
+_PARTS = ("ablation", "audit", "differences", "scores", "trained")  # queries that are no table by themselves
+_WITHOUT_ROWS = {
+    "bound": "no bound probe is in this store yet",
+    "distortion": "no evaluation without a bound is in this store yet",
+    "smoothness": "no smoothness probe is in this store yet",
+}
 """What a query's table says instead of standing empty; in LaTeX as a comment."""
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
@@ -64,27 +68,33 @@ def table(
         return _against(connection, name, cells, against, format)
     marked = {_place(cell) for cell in best(connection, cells)}
     audited = audit.marks(connection, name)
+    printed = beside.rows(name, cells)
     if format in ("csv", "json"):
-        rows = [_printed(cell) | {"best": _place(cell) in marked} | _counted(cell, audited) for cell in cells]
+        measured = [_fields(cell) | {"best": _place(cell) in marked} | _counted(cell, audited) for cell in cells]
+        rows = beside.inserted(measured, printed)
         return FORMATS[format](list(rows[0]), rows, "")
     texts = {_place(cell): _accuracy(cell) + _failing(cell, audited) for cell in cells}
     texts |= {place: render.Bold(texts[place]) for place in marked}
     entries = {_place(cell): Entry(texts[_place(cell)], cell.n) for cell in cells}
     layout = lay_out(cells, entries)
-    caption = captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked))
-    if not audited:
-        return FORMATS[format](*pivot(cells, entries, layout), caption)
-    summed = {cell.variant: audit.summed(audited, cell.variant) for cell in cells}
-    return FORMATS[format](*pivot(cells, entries, layout, audits=summed), f"{caption} {captions.audit(name, cells)}")
+    caption = [captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked))]
+    if printed:
+        trained = query.answer(connection, sql("trained")).to_pylist()
+        caption.append(captions.printed([one.row for one in printed], trained, beside.unasked(printed), bool(audited)))
+    audits = None
+    if audited:
+        caption.append(captions.audit(name, cells))
+        audits = {cell.variant: audit.summed(audited, cell.variant) for cell in cells}
+    header, grid = pivot(cells, entries, layout, audits=audits, given=beside.given(printed, audited=bool(audited)))
+    return FORMATS[format](header, grid, " ".join(caption))
 
 
-def _printed(cell: Cell) -> dict[str, Any]:
+def _fields(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell, name) for name in PRINTED}
 
 
 def _counted(cell: Cell, audited: audit.Marks) -> dict[str, int]:
-    counts = audited.get((cell.variant, cell.attack, cell.knowledge), audit.Counts())
-    return {f"audit_{status}": count for status, count in counts._asdict().items()}
+    return audited.get((cell.variant, cell.attack, cell.knowledge), audit.Counts()).columns
 
 
 def _failing(cell: Cell, audited: audit.Marks) -> str:

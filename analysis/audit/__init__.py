@@ -10,13 +10,15 @@ from rna_ray.analysis.audit.findings import (
     Marks,
     audit,
     marks,
+    printed_marks,
     published,
     show,
     summed,
+    total,
     waiting,
 )
 
 __all__ = [
-    "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "Counts", "Finding", "Marks", "audit", "marks", "published", "show",
-    "summed", "waiting",
+    "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "Counts", "Finding", "Marks", "audit", "marks", "printed_marks",
+    "published", "show", "summed", "total", "waiting",
 ]  # fmt: skip

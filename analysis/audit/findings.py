@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from rna_ray.analysis import render
+from rna_ray.analysis import papers, render
 from rna_ray.analysis.audit import evidence, printed
 from rna_ray.analysis.audit.checks import Check, Status, Verdict, judged, wanted
 from rna_ray.analysis.audit.claims import LEVEL, Claim, Comparison, Evidence
@@ -67,6 +67,11 @@ class Counts(NamedTuple):
     failed: int = 0
     not_measured: int = 0
 
+    @property
+    def columns(self) -> dict[str, int]:
+        """The counts as columns of a table for programs."""
+        return {f"audit_{status}": count for status, count in self._asdict().items()}
+
 
 Marks = Mapping[tuple[str, str, str], Counts]
 """Variant, attack and knowledge as asked → the counts of that cell."""
@@ -88,7 +93,7 @@ def published() -> list[Finding]:
 
     What they do not print cannot be run again: there nothing is asked for.
     """
-    found = _findings(*printed.claims(printed.read()))
+    found = _findings(*printed.claims(papers.read()))
     return [replace(one, says=_UNSAID) if one.status == "not measured" else one for one in found]
 
 
@@ -96,15 +101,31 @@ def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
     """Return the counts of each cell; cells without a check are not there."""
     tally: dict[tuple[str, str, str], Counter[Status]] = {}
     made, numbers = _stored(connection, sweep)
-    for claim in made:  # not from findings, whose intervals take much longer than the verdicts
-        for _, verdict in judged(claim, numbers):
-            tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter())[verdict.status] += 1
+    for claim in made:
+        if counted := _judged(claim, numbers):
+            tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter()).update(counted)
     return {cell: _counts(counted) for cell, counted in tally.items()}
+
+
+def printed_marks(lines: Sequence[papers.Line]) -> Mapping[papers.Line, Counts]:
+    """Return the counts of each printed number, compared with the others of its row."""
+    made, numbers = printed.claims(lines)
+    return {line: _counts(_judged(claim, numbers)) for line, claim in zip(lines, made, strict=True)}
+
+
+def _judged(claim: Claim, numbers: Evidence) -> Counter[Status]:
+    """Count a claim's verdicts; without findings, whose intervals take much longer."""
+    return Counter(verdict.status for _, verdict in judged(claim, numbers))
 
 
 def summed(marks: Marks, variant: str) -> str:
     """Return the counts of all of a variant's cells, as in 12 ✓ 1 ✗ 5 ?."""
-    cells = [counts for (name, _, _), counts in marks.items() if name == variant]
+    return total(counts for (name, _, _), counts in marks.items() if name == variant)
+
+
+def total(counted: Iterable[Counts]) -> str:
+    """Return the sum of some counts, as in 12 ✓ 1 ✗ 5 ?."""
+    cells = list(counted)
     totals = Counts(*(sum(column) for column in zip(*cells, strict=True))) if cells else Counts()
     return f"{totals.passed} {PASSED} {totals.failed} {FAILED} {totals.not_measured} {NOT_MEASURED}"
 

@@ -23,6 +23,7 @@ WITH named AS (
 SELECT *, dense_rank() OVER (ORDER BY variant, attack, knowledge, nth) AS cell FROM named;
 
 -- Natural rows score the clean image. Under `fixed`, an attack along one path a batch is answered on that path.
+-- learned: the natural score over fresh draws, whatever the answer.
 -- path_variance: the variance of the score over paths; null where it is not known, as it is not from one draw.
 CREATE OR REPLACE TEMP TABLE scores AS
 WITH how AS (
@@ -39,7 +40,7 @@ WITH how AS (
 )
 SELECT cell, axes, example, answer, shared, batch, draws, l2, linf, one_path,
     start + (example - start) // batch * batch AS block,
-    scored(answer, natural_predictions, natural_correct, draws) AS natural_score,
+    scored(answer, natural_predictions, natural_correct, draws) AS natural_score, natural_correct / draws AS learned,
     scored(answer, predictions, correct, draws) AS score,
     CASE WHEN one_path THEN 0 WHEN answer = 'expected' AND draws > 1
         THEN correct / draws * (1 - correct / draws) / (draws - 1) END::DOUBLE AS path_variance,
@@ -48,7 +49,7 @@ FROM images JOIN how USING (unit_id) CROSS JOIN (SELECT unnest(getvariable('answ
 
 CREATE OR REPLACE TEMP TABLE by_example AS
 SELECT cell, answer, example, count(*) AS seeds, avg(score) AS score, avg(natural_score) AS natural_score,
-    bool_or(shared) AS shared, bool_and(one_path) AS one_path, max(batch) AS batch, min(block) AS block,
+    avg(learned) AS learned, bool_or(shared) AS shared, bool_and(one_path) AS one_path, max(batch) AS batch, min(block) AS block,
     CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS path_variance
 FROM scores
 GROUP BY cell, answer, example;

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from rna_ray.attacks import catalog
@@ -14,6 +13,7 @@ from rna_ray.attacks.base import Outcome, margin
 from rna_ray.attacks.expectation import Forward, Passes
 from rna_ray.attacks.make import make
 from rna_ray.data import Split
+from rna_ray.evaluation.batches import Batch, batches
 from rna_ray.evaluation.behaviour import Behaviour, observe
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
@@ -44,7 +44,6 @@ def evaluate(
     dropped. Every draw is a function of (unit id, example, step, draw). The network's parameters stop requiring grad.
     `forward` is the network compiled, and is used where each example takes a path of its own.
     """
-    start, stop = settings["examples"]
     network.requires_grad_(False)
     knowledge = Knowledge.parse(settings["knowledge"])
     attack = make(settings["attack"], aggregated=knowledge.aggregated)
@@ -53,8 +52,7 @@ def evaluate(
     notes: dict[str, None] = {}
     behaviour = None
     with mode(network, settings["eval"]):
-        for first in range(start, stop, settings["batch"]):
-            batch = _Batch.cut(images, first, min(first + settings["batch"], stop), settings["batch"], device)
+        for batch in batches(images, tuple(settings["examples"]), settings["batch"], device):
             defences = _defences(settings, unit_id, network, batch, sharing, forward)
             behaviour = behaviour or observe(defences[0], batch.x)
             outcomes = [attack(defence, batch.x, batch.y) for defence in defences]
@@ -79,24 +77,8 @@ def path_sharing(settings: Settings, network: Network) -> Sharing:
     return "attack" if catalog.find(settings["attack"]["name"]).library == "pyautoattack" else "example"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Batch:
-    x: torch.Tensor
-    y: torch.Tensor
-    examples: torch.Tensor
-    real: int
-    """How many images are not padding."""
-
-    @classmethod
-    def cut(cls, images: Split, start: int, stop: int, size: int, device: torch.device) -> _Batch:
-        index = np.resize(np.arange(start, stop), size)
-        x = torch.from_numpy(images.images[index]).to(device).float() / 255
-        y = torch.from_numpy(images.labels[index]).to(device)
-        return cls(x, y, torch.from_numpy(index).to(device), stop - start)
-
-
 def _defences(
-    settings: Settings, unit_id: str, network: Network, batch: _Batch, sharing: Sharing, forward: Forward | None
+    settings: Settings, unit_id: str, network: Network, batch: Batch, sharing: Sharing, forward: Forward | None
 ) -> list[Defence]:
     """Return the defences to attack: one, or under `fixed` one for each draw, as each is attacked on its own path."""
     knowledge, draws = Knowledge.parse(settings["knowledge"]), settings["draws"]
@@ -120,7 +102,7 @@ def _defences(
     ]
 
 
-def _rows(defences: list[Defence], outcomes: list[Outcome], batch: _Batch) -> dict[str, list[Any]]:
+def _rows(defences: list[Defence], outcomes: list[Outcome], batch: Batch) -> dict[str, list[Any]]:
     natural = torch.cat([defence.answer(batch.x, "natural") for defence in defences], 1)
     attacked = torch.cat([outcome.logits for outcome in outcomes], 1)
     columns = {

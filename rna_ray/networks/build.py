@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from rna_ray.networks import describe
+from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.norms import Norm
-from rna_ray.networks.paths import PathSpace, path_space
+from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
 
 
@@ -19,7 +20,8 @@ from rna_ray.networks.spaces import parse
 class Network(nn.Module):
     """A body behind its input normalisation: images (N, C, H, W) in [0, 1] → logits (N, classes).
 
-    `draws_globally` says that a forward pass may draw from a global generator, as an imported body may.
+    `draws_globally` says that a forward pass may draw from a global generator, as an imported body may. `members` are
+    the norms that a path can take at every layer, each with that path; none are known of an imported body.
     """
 
     mean: torch.Tensor
@@ -27,9 +29,10 @@ class Network(nn.Module):
 
     def __init__(
         self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float],
-        draws_globally: bool = False,
+        draws_globally: bool = False, members: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
+        self.members = dict(members or {})
         self.body, self.paths, self.draws_globally = body, paths, draws_globally
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -42,9 +45,10 @@ def build(
     settings: Mapping[str, Any], *, shape: tuple[int, int, int], classes: int, mean: Sequence[float],
     std: Sequence[float], seed: int,
 ) -> Network:
-    """Return the network of a train unit's `network` settings, initialised from a seed of its own.
+    """Return the network of a named network's settings, initialised from a seed of its own.
 
-    The global generator, from which torch's initialisers draw, is left as it was.
+    `mean` and `std` are the data set's, for settings that state none. The global generator, from which torch's
+    initialisers draw, is left as it was.
     """
     name, width = settings["name"], settings["width"]
     description = describe.describe(name, width=width, image_shape=shape, classes=classes)
@@ -57,7 +61,9 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = getattr(importlib.import_module(module), function)(
-            norm, width=width, channels=shape[0], classes=classes
+            norm, width=width, channels=shape[0], classes=classes,
+            activation=ACTIVATIONS[settings.get("activation", "relu")],
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
-    return Network(body, paths, mean=mean, std=std)
+    members = member_paths(space, description.layers)
+    return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std), members=members)

@@ -1,12 +1,13 @@
 """The networks that a sweep can name, described without torch: their norm layers, their cost, where they are built.
 
-A new network is one file with a module built as `build(norm, width=…, channels=…, classes=…)`, and one record here.
+A new network is one file with a module built as `build(norm, width=…, channels=…, classes=…, activation=…)`, and one
+record here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rna_ray.errors import SweepError, unknown
 from rna_ray.networks.spaces import NormLayer
@@ -33,31 +34,105 @@ class NetworkInfo:
     describe: Callable[[int, Shape, int], Description]
 
 
+class _Walk:
+    """Follows one image through a network: the size it has, the multiply-adds so far, the norm layers it passed."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.channels, self.height, self.width = shape
+        self.macs = 0
+        self.layers: list[NormLayer] = []
+
+    def shrink(self, stride: int) -> None:
+        """Go through a padded window, which leaves the size, divided by its stride and rounded up."""
+        self.height, self.width = -(-self.height // stride), -(-self.width // stride)
+
+    def conv(self, channels: int, kernel: int, stride: int = 1) -> None:
+        self.shrink(stride)
+        self.branch(self.channels, channels, kernel)
+        self.channels = channels
+
+    def branch(self, inputs: int, channels: int, kernel: int) -> None:
+        """Count a convolution that ends where the walk stands, such as a shortcut's."""
+        self.macs += inputs * channels * kernel * kernel * self.height * self.width
+
+    def norm(self, name: str) -> None:
+        self.layers.append(NormLayer(name=name, channels=self.channels, height=self.height, width=self.width))
+
+    def end(self, classes: int) -> Description:
+        """Return what was seen, with the head after average pooling."""
+        return Description(layers=tuple(self.layers), macs=self.macs + self.channels * classes)
+
+
 def _residual(blocks: tuple[int, ...]) -> Callable[[int, Shape, int], Description]:
-    """Describe a pre-2016 residual network of basic blocks, its width doubled and its size halved at each stage."""
+    """Describe a residual network of basic blocks, its width doubled and its size halved at each stage."""
 
     def describe(width: int, shape: Shape, classes: int) -> Description:
-        channels_in, height, across = shape
-        layers, macs, channels = [], 0, width
-
-        def conv(name: str, inputs: int, outputs: int, kernel: int) -> None:
-            nonlocal macs
-            macs += inputs * outputs * kernel * kernel * height * across
-            layers.append(NormLayer(name=name, channels=outputs, height=height, width=across))
-
-        conv("norm", channels_in, channels, 3)
-        for stage, depth in enumerate(blocks):
-            for block in range(depth):
-                inputs, channels, place = channels, width << stage, f"stages.{stage}.{block}"
-                if stage and not block:
-                    height, across = -(-height // 2), -(-across // 2)
-                conv(f"{place}.norm1", inputs, channels, 3)
-                conv(f"{place}.norm2", channels, channels, 3)
-                if inputs != channels:
-                    conv(f"{place}.shortcut_norm", inputs, channels, 1)
-        return Description(layers=tuple(layers), macs=macs + channels * classes)
+        walk = _Walk(shape)
+        walk.conv(width, 3)
+        walk.norm("norm")
+        for place, channels, stride in _blocks(blocks, width):
+            inputs = walk.channels
+            walk.conv(channels, 3, stride)
+            walk.norm(f"{place}.norm1")
+            walk.conv(channels, 3)
+            walk.norm(f"{place}.norm2")
+            if inputs != channels:
+                walk.branch(inputs, channels, 1)
+                walk.norm(f"{place}.shortcut_norm")
+        return walk.end(classes)
 
     return describe
+
+
+def _wide(depth: int) -> Callable[[int, Shape, int], Description]:
+    """Describe a wide residual network: pre-activation blocks, `depth` in each of three stages, after 16 channels."""
+
+    def describe(width: int, shape: Shape, classes: int) -> Description:
+        walk = _Walk(shape)
+        walk.conv(16, 3)
+        for place, channels, stride in _blocks((depth,) * 3, width):
+            inputs = walk.channels
+            walk.norm(f"{place}.norm1")
+            walk.conv(channels, 3, stride)
+            walk.norm(f"{place}.norm2")
+            walk.conv(channels, 3)
+            if inputs != channels:
+                walk.branch(inputs, channels, 1)
+        walk.norm("norm")
+        return walk.end(classes)
+
+    return describe
+
+
+def _bottleneck(blocks: tuple[int, ...]) -> Callable[[int, Shape, int], Description]:
+    """Describe a residual network of bottlenecks behind the ImageNet stem."""
+
+    def describe(width: int, shape: Shape, classes: int) -> Description:
+        walk = _Walk(shape)
+        walk.conv(width, 7, 2)
+        walk.norm("norm")
+        walk.shrink(2)
+        for place, channels, stride in _blocks(blocks, width):
+            inputs = walk.channels
+            walk.conv(channels, 1)
+            walk.norm(f"{place}.norm1")
+            walk.conv(channels, 3, stride)
+            walk.norm(f"{place}.norm2")
+            walk.conv(4 * channels, 1)
+            walk.norm(f"{place}.norm3")
+            if inputs != 4 * channels:
+                walk.branch(inputs, 4 * channels, 1)
+                walk.norm(f"{place}.shortcut_norm")
+        return walk.end(classes)
+
+    return describe
+
+
+def _blocks(blocks: tuple[int, ...], width: int) -> Iterator[tuple[str, int, int]]:
+    """Yield each block's place, channels and stride: the channels double and the size halves at each stage."""
+    for stage, depth in enumerate(blocks):
+        for block in range(depth):
+            yield f"stages.{stage}.{block}", width << stage, 2 if stage and not block else 1
 
 
 _RECORDS = (
@@ -74,6 +149,20 @@ _RECORDS = (
         width=16,
         build="rna_ray.networks.resnet:resnet8",
         describe=_residual((1, 1, 1)),
+    ),
+    NetworkInfo(
+        name="wide-resnet-34",
+        about="WideResNet-34: three stages of five pre-activation blocks, 31 norm layers; width 160 is widen 10.",
+        width=160,
+        build="rna_ray.networks.wide_resnet:wide_resnet_34",
+        describe=_wide(5),
+    ),
+    NetworkInfo(
+        name="resnet50",
+        about="ResNet-50 with the ImageNet stem (7x7, max-pooling): four stages of bottlenecks, 53 norm layers.",
+        width=64,
+        build="rna_ray.networks.resnet50:resnet50",
+        describe=_bottleneck((3, 4, 6, 3)),
     ),
 )
 NETWORKS: dict[str, NetworkInfo] = {record.name: record for record in _RECORDS}

@@ -39,6 +39,10 @@ class PathSpace:
         index = random.integers(name, examples, [len(self.choices)], step=step, draw=draw)[:, 0]
         return torch.tensor(self.choices, device=examples.device)[index]
 
+    def only(self, path_L: torch.Tensor) -> PathSpace:
+        """Return the space in which every draw is this one path (L,)."""
+        return dataclasses.replace(self, choices=(tuple(path_L.tolist()),)) if self.sizes else self
+
     def all(self) -> torch.Tensor:
         """Return every path (P, L); only for spaces small enough to list."""
         if self.choices is not None:
@@ -57,6 +61,19 @@ def path_space(space: Space, layers: Sequence[NormLayer], *, layer_based: bool) 
         return PathSpace(kept)
     columns = [space.index_at(layers[position]) for position in random]
     return PathSpace(kept, tuple(dict.fromkeys(zip(*columns, strict=True))))
+
+
+def member_paths(space: Space, layers: Sequence[NormLayer]) -> dict[str, tuple[int, ...]]:
+    """Return for each member of a space the path that takes it at every random layer of a network.
+
+    Of members that coincide at every layer, the first one stands for all.
+    """
+    columns = [space.index_at(layer) for layer in layers if len(space.at(layer)) > 1]
+    paths = zip(*columns, strict=True) if columns else [()]
+    named: dict[tuple[int, ...], str] = {}
+    for member, path in zip(space.members, paths, strict=False):
+        named.setdefault(path, str(member))
+    return {name: path for path, name in named.items()}
 
 
 def random_layers(network: nn.Module) -> list[Norm]:

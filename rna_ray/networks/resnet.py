@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from rna_ray.networks.activation import Activation
 
 MakeNorm = Callable[[str, int], nn.Module]  # from a layer's name and channels
 
@@ -14,8 +15,11 @@ MakeNorm = Callable[[str, int], nn.Module]  # from a layer's name and channels
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut, projected by a 1x1 convolution where the channels change."""
 
-    def __init__(self, name: str, inputs: int, channels: int, stride: int, norm: MakeNorm) -> None:
+    def __init__(
+        self, name: str, inputs: int, channels: int, stride: int, norm: MakeNorm, activation: Activation
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
         self.norm1 = norm(f"{name}.norm1", channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
@@ -25,17 +29,21 @@ class BasicBlock(nn.Module):
             self.shortcut_norm = norm(f"{name}.shortcut_norm", channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
+        y = self.activation(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         shortcut = self.shortcut_norm(self.shortcut(x)) if hasattr(self, "shortcut") else x
-        return F.relu(y + shortcut)
+        return self.activation(y + shortcut)
 
 
 class ResNet(nn.Module):
     """A 3x3 stem, stages of basic blocks (each doubles the channels and halves the size), average pooling, a head."""
 
-    def __init__(self, blocks: tuple[int, ...], norm: MakeNorm, *, width: int, channels: int, classes: int) -> None:
+    def __init__(
+        self, blocks: tuple[int, ...], norm: MakeNorm, *, width: int, channels: int, classes: int,
+        activation: Activation,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.norm = norm("norm", width)
         self.stages = nn.ModuleList()
@@ -44,24 +52,24 @@ class ResNet(nn.Module):
             row = nn.ModuleList()
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                row.append(BasicBlock(f"stages.{stage}.{block}", inputs, width << stage, stride, norm))
+                row.append(BasicBlock(f"stages.{stage}.{block}", inputs, width << stage, stride, norm, activation))
                 inputs = width << stage
             self.stages.append(row)
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.norm(self.conv(x)))
+        x = self.activation(self.norm(self.conv(x)))
         for stage in self.stages:
             for block in stage:
                 x = block(x)
         return self.head(x.mean((2, 3)))
 
 
-def resnet18(norm: MakeNorm, *, width: int, channels: int, classes: int) -> ResNet:
+def resnet18(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
     """Build ResNet-18 with the CIFAR stem: 20 norm layers."""
-    return ResNet((2, 2, 2, 2), norm, width=width, channels=channels, classes=classes)
+    return ResNet((2, 2, 2, 2), norm, width=width, channels=channels, classes=classes, activation=activation)
 
 
-def resnet8(norm: MakeNorm, *, width: int, channels: int, classes: int) -> ResNet:
+def resnet8(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
     """Build the three-stage ResNet-8: 9 norm layers."""
-    return ResNet((1, 1, 1), norm, width=width, channels=channels, classes=classes)
+    return ResNet((1, 1, 1), norm, width=width, channels=channels, classes=classes, activation=activation)

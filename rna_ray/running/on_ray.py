@@ -1,4 +1,4 @@
-"""Do units on a Ray cluster: training as Ray Tune trials, evaluation on actors. The only file that imports ray.
+"""Do units on Ray: training as Ray Tune trials, evaluation and probes on actors. The only file that imports ray.
 
 Importing a network is short and trains nothing, so the evaluators do that too.
 
@@ -107,17 +107,17 @@ def slots_for(tasks: Tasks) -> int:
 
 
 def run(tasks: Tasks, progress: Progress) -> None:
-    """Do every unit: trials first, each network's evaluations as soon as it is trained.
+    """Do every unit: trials first, each network's evaluations and probes as soon as all that they need is trained.
 
     Raises KeyboardInterrupt where the user stopped it; what is in the store by then is kept.
     """
-    trains, imports, evaluations = (tasks.of_kind(kind) for kind in ("train", "import", "evaluate"))
+    trains, others = tasks.of_kind("train"), [unit for unit in tasks.units if unit.kind != "train"]
     at_once = slots.trials_at_once(
         nodes(), tasks.share("train"), tasks.share("evaluate"), train_cost=tasks.cost("train"),
-        evaluate_cost=tasks.cost("import") + tasks.cost("evaluate"),
+        evaluate_cost=sum(tasks.costs[unit.id] for unit in others),
     )
     training = {unit.id for unit in trains}
-    pool = Pool(tasks, progress, [*imports, *evaluations], training, at_once)
+    pool = Pool(tasks, progress, others, training, at_once)
     with pool.running():
         if trains:
             _train(tasks, trains, at_once, pool, progress)
@@ -265,8 +265,8 @@ class Evaluator:
 class Pool:
     """Evaluators that live while there is work for them and room beside the trials; a thread of the driver feeds them.
 
-    A unit is queued once its network is trained or imported. One whose evaluator died is queued again, up to `RETRIES`
-    times.
+    A unit is queued once its networks are trained or imported. One whose evaluator died is queued again, up to
+    `RETRIES` times.
     """
 
     def __init__(
@@ -274,12 +274,12 @@ class Pool:
     ) -> None:
         self.tasks, self.progress, self.trials_at_once = tasks, progress, trials_at_once
         self._untrained = set(training)
-        self._waiting: dict[str, list[Unit]] = collections.defaultdict(list)
+        self._waiting: list[tuple[Unit, set[str]]] = []
         self._queue: collections.deque[tuple[Unit, int]] = collections.deque()
         awaited = training | {unit.id for unit in units if unit.kind == "import"}
         for unit in units:
-            if unit.needs and unit.needs[0] in awaited:
-                self._waiting[unit.needs[0]].append(unit)
+            if missing := awaited & set(unit.needs):
+                self._waiting.append((unit, missing))
             else:
                 self._queue.append((unit, 0))
         self._idle: list[Any] = []
@@ -288,12 +288,17 @@ class Pool:
         self._failure: BaseException | None = None
 
     def trained(self, network_id: str, well: bool) -> None:
-        """Queue the evaluations of a network that is in the store now; drop them where it could not be made."""
+        """Queue what waited for this network alone, as it is in the store now; where it could not be made, drop it."""
         with self._lock:
             self._untrained.discard(network_id)
-            units = self._waiting.pop(network_id, [])
-            if well:
-                self._queue.extend((unit, 0) for unit in units)
+            waiting, self._waiting = self._waiting, []
+            for unit, missing in waiting:
+                if network_id in missing and not well:
+                    continue
+                if left := missing - {network_id}:
+                    self._waiting.append((unit, left))
+                else:
+                    self._queue.append((unit, 0))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from rna_ray.store.records import from_rows
 from rna_ray.sweep import spec as specs
 from rna_ray.sweep.plan import Plan
 from rna_ray.sweep.status import Retry, Status, standing
-from rna_ray.sweep.units import canonical
+from rna_ray.sweep.units import canonical, checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ def _on_ray(plan: Plan, store: Store, status: Status, tasks: Tasks, address: str
 
 
 def _check_weights(status: Status, store: Store) -> None:
-    """Raise CheckpointError where a network that evaluations need is in the store, but its weights do not fit it."""
-    wanted = {(unit.needs[0], unit.settings["checkpoint"]) for unit in status.ready if unit.needs}
+    """Raise CheckpointError where a network that units need is in the store, but its weights do not fit it."""
+    wanted = {one for unit in status.ready for one in checkpoints(unit).items()}
     if wanted:
         from rna_ray.running import work
     for network, name in sorted(wanted):
@@ -108,3 +108,8 @@ def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
         asked = {"attack": cell.attack, "knowledge": cell.knowledge, "evaluation": cell.evaluation}
         for unit_id in cell.units:
             yield {**shared, **said, **asked, "unit_id": unit_id, "kind": "evaluate"}
+    for position, one in enumerate(plan.probes, start=len(plan.cells)):
+        said = {"variant": one.variant, "axes": canonical(one.row), "position": position, "source": one.source}
+        asked = {"attack": one.probe, "evaluation": one.evaluation}
+        for unit_id in one.units:
+            yield {**shared, **said, **asked, "unit_id": unit_id, "kind": "probe"}

@@ -35,8 +35,8 @@ class Job:
     code: Code = Code()
     workers: int = 1
     """How many processes train the network together."""
-    source: Source | None = None
-    """Where the network comes from, if it is imported."""
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    """Where the imported ones of its networks come from, by the ids of their units."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,5 +98,5 @@ class Tasks:
             attempt=self.attempts.get(unit.id, 0) + 1,
             code=self.code,
             workers=workers,
-            source=self.where.sources.get(unit.needs[0] if unit.needs else unit.id),
+            sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},
         )

@@ -10,8 +10,9 @@ from typing import Any
 from rna_ray.attacks import catalog
 from rna_ray.data import DataInfo
 from rna_ray.errors import SweepError
+from rna_ray.probes import catalog as probes
 from rna_ray.sweep import units
-from rna_ray.sweep.sections import Evaluation, TrainingAttack
+from rna_ray.sweep.sections import Evaluation, Probe, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 DRAWS = 10
@@ -46,15 +47,14 @@ def asked(
         raise SweepError(
             f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
         )
-    if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
-        raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
-    examples = _examples(entry, info)
+    check_best(entry, network)
+    examples = count(entry, info)
     batch = min(entry.batch, examples)
     shared = {
         "network": network.id,
         "checkpoint": entry.checkpoint,
         "data": {"name": info.name, "digest": network.settings["data"]["digest"], "split": "test"},
-        "attack": {"name": record.name, **record.settings(_inherited(record, entry.options, attack) | entry.options)},
+        "attack": {"name": record.name, **record.settings(inherited(record, entry.options, attack) | entry.options)},
         "eval": entry.eval,
         "paths": network.settings["network"]["paths"],
         "noise_255": noise_255,
@@ -74,12 +74,21 @@ def asked(
         settings = {**shared, "knowledge": knowledge, "draws": draws}
         if knowledge == "enumerate":
             settings["enumerated"] = paths
-        shard = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
-        cut = tuple(
-            units.evaluate(settings, examples=(start, min(start + shard, examples)))
-            for start in range(0, examples, shard)
-        )
+        cut = tuple(units.evaluate(settings, examples=part) for part in shards(entry, examples))
         yield Asked(attack=label, knowledge=asked_for, units=cut)
+
+
+def shards(entry: Evaluation | Probe, examples: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges [start, stop) of the units that do this many examples: whole batches, the last as it comes."""
+    size = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
+    for start in range(0, examples, size):
+        yield start, min(start + size, examples)
+
+
+def check_best(entry: Evaluation | Probe, network: Unit) -> None:
+    """Raise SweepError where an entry asks for the best weights of a network for which none were chosen."""
+    if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
+        raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
 
 
 def _check(record: catalog.Attack, knowledge: str) -> None:
@@ -118,40 +127,35 @@ def forward_passes(unit: Unit, classes: int) -> float:
     return (stop - start) * (3 * attack + 2 * draws)  # the draws score the natural and the attacked image
 
 
-def labels(entries: Sequence[Evaluation]) -> tuple[str, ...]:
-    """Return how tables call each entry's attack; entries that would be called the same say how they differ."""
-    groups: dict[str, list[Evaluation]] = {}
+def labels(entries: Sequence[Evaluation | Probe]) -> tuple[str, ...]:
+    """Return how tables call each entry's attack or probe; those that would be called the same say how they differ."""
+    groups: dict[str, list[Evaluation | Probe]] = {}
     for entry in entries:
         groups.setdefault(_short(entry), []).append(entry)
     return tuple(" ".join([_short(entry), *_apart(entry, groups[_short(entry)])]) for entry in entries)
 
 
-def _short(entry: Evaluation) -> str:
-    record = catalog.find(entry.attack)
-    return record.label.format(**record.settings(entry.options))
+def _short(entry: Evaluation | Probe) -> str:
+    return entry.record.label.format(**entry.record.settings(entry.options))
 
 
-def _apart(entry: Evaluation, group: Sequence[Evaluation]) -> list[str]:
-    stated = [_distinguishing(other) for other in group]
-    mine = _distinguishing(entry)
+def _apart(entry: Evaluation | Probe, group: Sequence[Evaluation | Probe]) -> list[str]:
+    stated, mine = [other.distinguishing for other in group], entry.distinguishing
     keys = dict.fromkeys(key for one in stated for key in one)
     return [f"{key}={mine[key]}" for key in keys if key in mine and any(one.get(key) != mine[key] for one in stated)]
 
 
-def _distinguishing(entry: Evaluation) -> dict[str, Any]:
-    """Return what of an entry makes a different number: its options, weights, mode and draws."""
-    draws = {"draws": entry.draws} if entry.draws else {}
-    return {**entry.options, "checkpoint": entry.checkpoint, "eval": entry.eval, **draws}
-
-
-def _examples(entry: Evaluation, info: DataInfo) -> int:
-    examples = entry.examples or min(EXAMPLES, info.test_examples)
+def count(entry: Evaluation | Probe, info: DataInfo, default: int = EXAMPLES) -> int:
+    """Return how many test images an entry asks for; SweepError where there are not so many."""
+    examples = entry.examples or min(default, info.test_examples)
     if examples > info.test_examples:
         raise SweepError(f"examples: {examples} are more than the {info.test_examples} test images of {info.name}")
     return examples
 
 
-def _inherited(record: catalog.Attack, stated: Mapping[str, Any], training: TrainingAttack) -> dict[str, Any]:
+def inherited(
+    record: catalog.Attack | probes.Probe, stated: Mapping[str, Any], training: TrainingAttack
+) -> dict[str, Any]:
     """Return the threat, ε and step that training.attack states and the entry leaves out.
 
     An ε means nothing under another norm, so an entry with another threat than training's must state its own.

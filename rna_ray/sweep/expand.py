@@ -12,11 +12,11 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import IMPORTED_ONLY, TRAINED_ONLY, Evaluation
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Evaluation, Probe
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
-_OTHER_KIND = {"import": TRAINED_ONLY, "name": IMPORTED_ONLY}
+_OTHER_KIND = {"import": NAMED_ONLY, "name": IMPORTED_ONLY}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,17 +42,23 @@ def check(spec: SweepSpec) -> None:
     """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
     _check_axes(spec)
     found = variants(spec)
+    for name, entries in (("evaluation", spec.evaluation), ("probes", spec.probes)):
+        for at, entry in enumerate(entries):
+            _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
-        for text in entry.only or ():
-            if not _called(text, found):
-                labels = ", ".join(dict.fromkeys(variant.label for variant in found))
-                raise SweepError(f"evaluation.{at}.only: no variant is called {text!r}; there are: {labels}")
         if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
             _check_paper(at, entry)
 
 
-def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Return the variants that an evaluation entry is for."""
+def _check_only(where: str, entry: Evaluation | Probe, found: Sequence[Variant]) -> None:
+    for text in entry.only or ():
+        if not _called(text, found):
+            labels = ", ".join(dict.fromkeys(variant.label for variant in found))
+            raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
+
+
+def meant(entry: Evaluation | Probe, found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants that an entry of `evaluation` or `probes` is for."""
     if entry.only is None:
         return tuple(found)
     named = [variant for text in entry.only for variant in _called(text, found)]
@@ -62,11 +68,15 @@ def meant(entry: Evaluation, found: Sequence[Variant]) -> tuple[Variant, ...]:
 def without_other_kind(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a shared tree without what of its network does not go with the kind that the dotted keys of `own` set.
 
-    So a variant may import a network where the others are named and trained, and the reverse.
+    So a variant may import a network where the others are named and trained, and the reverse. Weights go with the
+    network beside which they stand.
     """
-    network, strangers = shared.get("network"), _OTHER_KIND.get(_kind(own), ())
-    if not strangers or not isinstance(network, Mapping):
+    network, kind = shared.get("network"), _kind(own)
+    if kind is None or not isinstance(network, Mapping):
         return dict(shared)
+    strangers = _OTHER_KIND[kind]
+    if any(network.get(other) is not None for other in _OTHER_KIND if other != kind):
+        strangers += GIVEN
     return {**shared, "network": {key: value for key, value in network.items() if key not in strangers}}
 
 
@@ -117,7 +127,7 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
 
 
 def _check_training(settled: Experiment) -> None:
-    if settled.training is None and settled.network.function is None:
+    if settled.training is None and settled.network.function is None and settled.network.weights is None:
         raise SweepError(f"training: missing; {Experiment.model_fields['training'].description}")
     if settled.training is not None and settled.network.function is not None:
         raise SweepError("training: does not go with network.import, which is not trained here; leave it out")
@@ -130,7 +140,7 @@ def _protocol(values: dict[str, Any], settled: Experiment) -> Experiment:
     for key, value in _PAPER.items():
         section, field = key.split(".")
         if getattr(settled, section) is None:
-            continue  # an imported network is not trained
+            continue  # a network that is not trained here
         stated = values.get(section, {}).get(field, value)
         if stated != value:
             raise SweepError(f"{key}: protocol paper means {value}, not {stated}; leave it out, or the protocol")
@@ -161,6 +171,15 @@ def _check_axes(spec: SweepSpec) -> None:
             other = next((axis for axis in spec.grid if axis != key and covers(axis, key)), None)
             if other or (name != "grid" and key in spec.grid):
                 raise SweepError(f"{name}: {key} is also set by the grid's axis {other or key}; keep one of them")
+        if name != "grid" and isinstance(seeds := values.get("seed"), list | tuple):
+            _check_seeds(name, seeds)
+
+
+def _check_seeds(name: str, seeds: Sequence[Any]) -> None:
+    if not seeds:
+        raise SweepError(f"variants.{name}.seed: the list is empty; name at least one seed")
+    if len(set(map(_text, seeds))) < len(seeds):
+        raise SweepError(f"variants.{name}.seed: a seed is given twice")
 
 
 def _keys(spec: SweepSpec) -> list[str]:

@@ -10,7 +10,18 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from rna_ray.errors import SweepError
 from rna_ray.sweep import problems
-from rna_ray.sweep.sections import Data, Evaluation, Name, Network, Resources, Section, Training, as_tuple, uncounted
+from rna_ray.sweep.sections import (
+    Data,
+    Evaluation,
+    Name,
+    Network,
+    Probe,
+    Resources,
+    Section,
+    Training,
+    as_tuple,
+    uncounted,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 Axis = Annotated[tuple[Any, ...], BeforeValidator(as_tuple), Field(min_length=1)]
@@ -26,7 +37,7 @@ class Experiment(Section):
     network: Network
     """Which network is trained, or imported."""
     training: Training | None = None
-    """How the network is trained; left out where it is imported."""
+    """How the network is trained; left out where it is imported, or evaluated with network.weights as they are."""
     seed: int = Field(0, ge=0, lt=2**63)
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -49,9 +60,12 @@ class SweepSpec(Experiment):
     grid: Mapping[str, Axis] = uncounted({})
     """Dotted keys and the list of values that each takes; the sweep is their product."""
     variants: Mapping[str, Mapping[str, Any]] = uncounted({})
-    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid."""
+    """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid. `seed` may be
+    a list: the repetitions of this variant alone."""
     evaluation: Annotated[tuple[Evaluation, ...], BeforeValidator(as_tuple)] = ()
     """The attacks on every network."""
+    probes: Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)] = ()
+    """What else is measured on every network, or on every pair of networks."""
     resources: Resources = uncounted(Resources())
     """What of the machine the units take."""
     presets: Mapping[str, Mapping[str, Any]] = uncounted({})

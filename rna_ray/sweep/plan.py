@@ -11,10 +11,11 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import NetworkError, SpaceError, SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.sweep import cost, evaluations, expand, units
+from rna_ray.sweep import cost, evaluations, expand, probes, units
 from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
+from rna_ray.sweep.probes import Measurement
 from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Training, TrainingAttack, TrainShare
 from rna_ray.sweep.units import Unit
 
@@ -80,6 +81,7 @@ class Plan:
     units: tuple[Unit, ...]
     trials: tuple[Trial, ...]
     cells: tuple[Cell, ...]
+    probes: tuple[Measurement, ...] = ()
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
     where: Where
@@ -97,6 +99,9 @@ class Found:
     """How many paths there are; inf where an imported network may answer otherwise from pass to pass."""
     source: source.Source | None = None
     """Where an imported network comes from."""
+    space: spaces.Space | None = None
+    """The norms of a network that is trained; its layers are those of its description."""
+    layers: tuple[spaces.NormLayer, ...] = ()
 
 
 def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
@@ -118,23 +123,28 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
             if one.variant in meant[at]:
                 cells += [_cell(one, asked, units_by_id, costs) for asked in _asked(one, at, label, spec)]
     _refuse_repeats(cells)
+    measured = _measurements(found, spec, units_by_id, costs)
+    probes.refuse_repeats(measured, units_by_id)
     trials = tuple(
         Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
     )
     return Plan(
-        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells), costs=costs,
-        where=_where(spec, found),
+        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials, cells=tuple(cells),
+        probes=measured, costs=costs, where=_where(spec, found),
     )  # fmt: skip
 
 
 def _found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     try:
-        return _trained(variant, digest, spec) if variant.experiment.training else _imported(variant, digest, spec)
+        if variant.experiment.network.function is not None:
+            return _imported(variant, digest, spec)
+        return _named(variant, digest, spec)
     except (NetworkError, SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
 
 
-def _trained(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+    """Return a network of ours that is trained, or evaluated with the weights that are given as they are."""
     given = variant.experiment
     info = data.info(given.data.name)
     assert given.network.name is not None and given.network.norm is not None
@@ -144,18 +154,25 @@ def _trained(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     space = spaces.parse(given.network.norm)
     paths = space.paths(described.layers, layer_based=given.network.layer_based)
     random = paths > 1
+    lies = source.Source(None, spec.within(given.network.weights)) if given.network.weights else None
     settings = {
-        "data": _data(given.data, info, digest),
-        "network": _network(given, space, random),
-        "training": _training(given, info, random),
+        "network": {**_network(given, space, random), **_normalisation(given, info), **_given(given, lies)},
         "precision": given.precision,
         "compile": given.compile and not (random and given.network.paths == "batch"),
         "seed": given.seed,
     }
-    batch = min(settings["training"]["batch"], settings["data"]["train_examples"])
-    if (workers := spec.resources.train.processes) > batch:
-        raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for fewer")
-    return Found(variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths)
+    if given.training is None:
+        unit = units.imported({**settings, "data": {"name": info.name, "digest": digest(given.data)}})
+    else:
+        trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
+        batch = min(trained["training"]["batch"], trained["data"]["train_examples"])
+        if (workers := spec.resources.train.processes) > batch:
+            raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for less")
+        unit = units.train({**settings, **trained})
+    return Found(
+        variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, space=space, layers=described.layers,
+        source=lies,
+    )  # fmt: skip
 
 
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
@@ -168,16 +185,12 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         code = source.sha256(source.find(network.function, lies.root))
     except NetworkError as error:
         raise NetworkError(f"network.import: {error}") from None
-    try:
-        weights = source.sha256(Path(lies.weights)) if lies.weights else None
-    except NetworkError as error:
-        raise NetworkError(f"network.weights: {error}") from None
     settings = {
         "data": {"name": info.name, "digest": digest(given.data)},
         "network": {
             "import": network.function,
             "source_sha256": code,
-            "weights_sha256": weights,
+            "weights_sha256": _given(given, lies).get("weights_sha256"),
             "random": network.random,
             "paths": network.paths if network.random else "example",
         },
@@ -202,7 +215,10 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 
 
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
-    """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
+    """Return the network's settings; where there is one path, how it would be drawn cannot matter.
+
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    """
     network = given.network
     return {
         "name": network.name,
@@ -210,12 +226,46 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
+        **({} if network.activation == "relu" else {"activation": network.activation}),
     }
+
+
+def _normalisation(given: Experiment, info: data.DataInfo) -> dict[str, Any]:
+    """Return how images are normalised where that is stated and is not what it would be anyway."""
+    mean, std = given.network.mean, given.network.std
+    if mean is None or std is None:
+        return {}
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != info.shape[0]:
+            raise SweepError(
+                f"network.{key}: {len(values)} values do not fit the {info.shape[0]} channels of {info.name}"
+            )
+    if given.network.weights is None and (mean, std) == (info.mean, info.std):
+        return {}
+    return {"mean": list(mean), "std": list(std)}  # beside weights it also says that their images were looked at so
+
+
+def _given(given: Experiment, lies: source.Source | None) -> dict[str, Any]:
+    """Return what counts of weights that are given, the content of their file; nothing where none are."""
+    if lies is None or lies.weights is None:
+        return {}
+    try:
+        found = source.sha256(Path(lies.weights))
+    except NetworkError as error:
+        raise NetworkError(f"network.weights: {error}") from None
+    if given.network.weights_sha256 not in (None, found):
+        raise NetworkError(f"network.weights_sha256: {lies.weights} is another file, of SHA-256 {found}")
+    return {"weights_sha256": found}
 
 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
     assert training is not None
+    if training.augment == "resized-crop-flip" and not info.in_files:
+        raise SweepError(
+            f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
+            "allowed are none, crop and crop-flip"
+        )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
@@ -254,12 +304,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
         return 2 * source.CHECKED * one.macs
-    settings = one.unit.settings["training"]
-    steps = settings["attack"]["steps"] if settings["attack"] else 0
-    images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    # TRADES and MART look at the images as they are too, and AWP twice at all.
-    updates = (2 if "loss" in settings else 1) * (2 if "weight_perturbation" in settings else 1)
-    return 3 * one.macs * images * (updates + steps)  # a backward pass costs two forward ones
+    return cost.training(one.unit.settings, one.macs)
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
@@ -276,11 +321,28 @@ def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:
         raise type(error)(f"evaluation.{at}.{error}") from None
 
 
+def _measurements(
+    found: list[Found], spec: SweepSpec, units_by_id: dict[str, Unit], costs: dict[str, int]
+) -> tuple[Measurement, ...]:
+    """Return what the entries of `probes:` ask for, their units added to `units_by_id` and `costs`."""
+    measured: list[Measurement] = []
+    variants, training = [one.variant for one in found], spec.training.attack if spec.training else TrainingAttack()
+    for at, (entry, label) in enumerate(zip(spec.probes, evaluations.labels(spec.probes), strict=True)):
+        try:
+            for one, cut in probes.measurements(entry, label, found, expand.meant(entry, variants), training):
+                measured.append(one)
+                costs |= {unit.id: cost for unit, cost in cut.items()}
+                units_by_id |= {unit.id: unit for unit in cut}
+        except UserError as error:
+            raise type(error)(f"probes.{at}.{error}") from None
+    return tuple(measured)
+
+
 def _meant(entry: Evaluation, one: Found) -> Evaluation:
-    """Return an entry as it is meant for this network: an imported one has no other weights than its last."""
+    """Return an entry as it is meant for this network: one not trained here has no other weights than its last."""
     if one.unit.kind == "train":
         return entry
-    if entry.eval != "eval":
+    if entry.eval != "eval" and one.variant.experiment.network.function is not None:
         raise SweepError(
             f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
             "eval, or say with `only` for which other variants this entry is"

@@ -28,6 +28,7 @@ from rna_ray import data
 from rna_ray.attacks import catalog
 from rna_ray.errors import UserError, unknown
 from rna_ray.networks import describe, source, spaces
+from rna_ray.probes import catalog as probes
 
 KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
 _GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
@@ -79,6 +80,7 @@ Eps = Annotated[float, Field(gt=0, le=255)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -111,8 +113,9 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-TRAINED_ONLY = ("name", "width", "norm", "layer_based")
-IMPORTED_ONLY = ("import", "weights", "root", "random")
+NAMED_ONLY = ("name", "width", "norm", "layer_based", "activation", "mean", "std")
+IMPORTED_ONLY = ("import", "root", "random")
+GIVEN = ("weights", "weights_sha256")
 
 
 class Network(Section):
@@ -126,12 +129,20 @@ class Network(Section):
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
     """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
-    weights: Annotated[str, _known(source.check_weights)] | None = None
-    """With import: a safetensors file of the module's weights, which counts by its content; null is as built."""
+    weights: Annotated[str, _known(source.check_given)] | None = None
+    """A file of weights, which counts by its content: where training starts, or what is evaluated; null is as built."""
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = uncounted(None)
+    """The SHA-256 of that file, which is then checked; a pickle (.pth, .pt) is read only where it is stated."""
+    mean: PerChannel | None = None
+    """With name: the per-channel mean that is taken from images in [0, 1]; null is the data set's."""
+    std: PerChannel | None = None
+    """With name: the per-channel standard deviation by which they are then divided; null is the data set's."""
     root: str | None = uncounted(None)
     """With import: the folder in which the module lies, where it is not installed; null is the sweep's folder."""
     random: bool = True
@@ -140,7 +151,8 @@ class Network(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Network:
         stated = {name for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
-        if self.function is not None and (strangers := [name for name in TRAINED_ONLY if name in stated]):
+        self._check_weights()
+        if self.function is not None and (strangers := [name for name in NAMED_ONLY if name in stated]):
             whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
             raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
         if self.function is None:
@@ -150,7 +162,28 @@ class Network(Section):
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
+        if (self.mean is None) != (self.std is None):
+            raise _refuse(f"{'std' if self.std is None else 'mean'}: missing beside the other", kind="refused_key")
+        if self.std is not None and min(self.std) <= 0:
+            raise _refuse("std: must be above 0 in every channel", kind="refused_key")
         return self
+
+    def _check_weights(self) -> None:
+        """Refuse weights that would be unpickled unasked, and a digest of none."""
+        if self.weights is None:
+            if self.weights_sha256 is not None:
+                raise _refuse("weights_sha256: says what network.weights holds, which is not given", kind="refused_key")
+        elif self.function is not None:
+            try:
+                source.check_weights(self.weights)
+            except UserError as error:
+                raise _refuse(f"weights: {error}", kind="refused_key") from None
+        elif self.weights.endswith(source.PICKLES) and self.weights_sha256 is None:
+            raise _refuse(
+                f"weights: {self.weights} is a pickle, read only where the sweep says which file it means; state what "
+                f"`sha256sum {self.weights}` prints as network.weights_sha256",
+                kind="refused_key",
+            )
 
 
 class Schedule(Section):
@@ -225,8 +258,9 @@ class Training(Section):
     """The weight decay of SGD."""
     schedule: Schedule = Schedule()
     """How the learning rate moves over the epochs."""
-    augment: Literal["none", "crop", "crop-flip"] | None = None
-    """Random crops of the images padded by 4, with or without flips; null is what suits the data set."""
+    augment: Literal["none", "crop", "crop-flip", "resized-crop-flip"] | None = None
+    """Random crops of the images padded by 4, with or without flips, or for imagenet random parts of an image, resized
+    and flipped; null is what suits the data set."""
     attack: TrainingAttack = TrainingAttack()
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"
@@ -260,7 +294,45 @@ class Training(Section):
         return self
 
 
-class Evaluation(Section):
+class Entry(Section):
+    """One thing that is done with every network of the sweep; its own options stand in the entry beside the fields."""
+
+    options: Mapping[str, Any] = Field({}, exclude=True)
+    """The entry's own options as it states them; not a key of its own."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | probes.Probe | None:
+        """Return the record of what an entry names, None where it names nothing known."""
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        """Move the keys that are not fields into `options`, checked against those that the named one takes."""
+        if not isinstance(given, dict):
+            return given
+        fields = [name for name in cls.model_fields if name != "options"]
+        stated = {key: value for key, value in given.items() if key in fields}
+        options = {key: value for key, value in given.items() if key not in fields}
+        record = cls._find(given)
+        if record is None:
+            return stated  # the field's own error says more
+        names = [option.name for option in record.options]
+        for key in options:
+            if key not in names:
+                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
+        try:
+            record.settings(options)
+        except UserError as error:
+            raise _refuse(str(error), kind="refused_key") from None
+        return stated | {"options": options}
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **self.options}
+
+
+class Evaluation(Entry):
     """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
 
     attack: Annotated[str, _known(catalog.find)]
@@ -282,40 +354,67 @@ class Evaluation(Section):
     """The network's mode: its running statistics, or those of each test batch."""
     only: Texts | None = uncounted(None)
     """The variants that this entry is for, by label, name or any of their axes' values; null is all."""
-    options: Mapping[str, Any] = Field({}, exclude=True)
-    """The attack's own options as the entry states them; not a key of its own."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _gather(cls, given: Any) -> Any:
-        """Move the keys that are not fields into `options`, checked against the attack's."""
-        if not isinstance(given, dict):
-            return given
-        fields = [name for name in cls.model_fields if name != "options"]
-        stated = {key: value for key, value in given.items() if key in fields}
-        options = {key: value for key, value in given.items() if key not in fields}
-        attack = catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
-        if attack is None:
-            return stated  # the field's own error says more
-        names = [option.name for option in attack.options]
-        for key in options:
-            if key not in names:
-                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
-        try:
-            attack.settings(options)
-        except UserError as error:
-            raise _refuse(str(error), kind="refused_key") from None
-        return stated | {"options": options}
+    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | None:
+        return catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
 
-    @model_serializer(mode="wrap")
-    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**handler(self), **self.options}
+    @property
+    def record(self) -> catalog.Attack:
+        """The attack's record in the catalog."""
+        return catalog.find(self.attack)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different number: the options, weights, mode and draws."""
+        draws = {"draws": self.draws} if self.draws else {}
+        return {**self.options, "checkpoint": self.checkpoint, "eval": self.eval, **draws}
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Evaluation:
-        if self.shard and self.shard % self.batch:
-            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
+        _check_shard(self)
         return self
+
+
+class Probe(Entry):
+    """One measurement on every network of the sweep, or on every pair; its own options stand beside these fields."""
+
+    probe: Annotated[str, _known(probes.find)]
+    """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
+    examples: Whole | None = None
+    """How many test images, from the first; null is the probe's own number, or the whole test set if that is less."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 100
+    """The number of images measured together, the last batch padded."""
+    shard: Whole | None = None
+    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
+
+    @classmethod
+    def _find(cls, given: Mapping[str, Any]) -> probes.Probe | None:
+        return probes.PROBES.get(given["probe"]) if isinstance(given.get("probe"), str) else None
+
+    @property
+    def record(self) -> probes.Probe:
+        """The probe's record in the catalog."""
+        return probes.find(self.probe)
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different measurement: the options and weights."""
+        return {**self.options, "checkpoint": self.checkpoint}
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Probe:
+        _check_shard(self)
+        return self
+
+
+def _check_shard(entry: Evaluation | Probe) -> None:
+    if entry.shard and entry.shard % entry.batch:
+        raise _refuse(f"shard: {entry.shard} is not a multiple of batch, {entry.batch}", kind="refused_key")
 
 
 class Share(Section):

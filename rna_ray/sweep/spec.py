@@ -121,6 +121,8 @@ def _filled(tree: Tree) -> Tree:
     """
     variants = [_mapping(values) for values in _mapping(tree.get("variants")).values()]
     first = {key: value for key, value in (variants or [{}])[0].items() if all(key in values for values in variants)}
+    if isinstance(seeds := first.get("seed"), list):
+        first = {**first, "seed": next(iter(seeds), 0)}
     for key, values in _mapping(tree.get("grid")).items():
         if isinstance(values, list) and values:
             first[key] = values[0]

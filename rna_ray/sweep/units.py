@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["train", "import", "evaluate"]
+Kind = Literal["train", "import", "evaluate", "probe"]
 
-NAMES: Mapping[Kind, str] = MappingProxyType({"train": "trials", "import": "imports", "evaluate": "evaluations"})
+NAMES: Mapping[Kind, str] = MappingProxyType(
+    {"train": "trials", "import": "imports", "evaluate": "evaluations", "probe": "probes"}
+)
 """What people call the units of each kind."""
 
 # Bumped by hand when the meaning of a kind's code changes, so that results of the old meaning are not taken for new.
-VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "import": 1, "evaluate": 2})
+VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "import": 1, "evaluate": 2, "probe": 1})
 
 
 def canonical(value: object) -> str:
@@ -78,6 +80,30 @@ def evaluate(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
 
     `evaluation` in its settings is what the units of one evaluation share, a digest of all but their examples.
     """
-    shared = digest({"kind": "evaluate", "version": VERSIONS["evaluate"], "settings": settings})
+    return _cut("evaluate", settings, examples, needs=(settings["network"],))
+
+
+def probe(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
+    """Return the unit that measures a network, or a pair with a `source`, on the test images [start, stop).
+
+    `evaluation` in its settings is what the units of one probe share, a digest of all but their examples.
+    """
+    return _cut("probe", settings, examples, needs=tuple(_probed(settings)))
+
+
+def checkpoints(unit: Unit) -> dict[str, str]:
+    """Return the ids of the networks whose weights a unit reads, each with the checkpoint that it takes."""
+    if unit.kind == "probe":
+        return _probed(unit.settings)
+    return {unit.settings["network"]: unit.settings["checkpoint"]} if unit.kind == "evaluate" else {}
+
+
+def _probed(settings: Mapping[str, Any]) -> dict[str, str]:
+    roles = [settings[role] for role in ("source", "network") if role in settings]
+    return {role["id"]: role["checkpoint"] for role in roles}
+
+
+def _cut(kind: Kind, settings: Mapping[str, Any], examples: tuple[int, int], *, needs: tuple[str, ...]) -> Unit:
+    shared = digest({"kind": kind, "version": VERSIONS[kind], "settings": settings})
     whole = {**settings, "examples": list(examples), "evaluation": shared}
-    return Unit(kind="evaluate", settings=whole, version=VERSIONS["evaluate"], needs=(settings["network"],))
+    return Unit(kind=kind, settings=whole, version=VERSIONS[kind], needs=needs)

@@ -26,12 +26,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rna_ray.networks.source",),
     ("rna_ray.data",),
     ("rna_ray.attacks.catalog",),
+    ("rna_ray.probes.catalog",),
     ("rna_ray.store.records",),
     ("rna_ray.store",),
     ("rna_ray.sweep",),
     ("rna_ray.networks",),
     ("rna_ray.attacks",),
     ("rna_ray.evaluation",),
+    ("rna_ray.probes",),
     ("rna_ray.training",),
     ("rna_ray.running",),
     ("rna_ray.show",),
@@ -44,21 +46,23 @@ ANALYSIS_MAY_IMPORT = ("rna_ray.analysis", "rna_ray.errors", "rna_ray.store.reco
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ray": ("rna_ray.running.on_ray",),
     "torch": (
-        "rna_ray.randomness", "rna_ray.networks", "rna_ray.attacks", "rna_ray.evaluation", "rna_ray.training",
-        "rna_ray.running.inline", "rna_ray.running.provenance", "rna_ray.running.work",
+        "rna_ray.randomness", "rna_ray.networks", "rna_ray.attacks", "rna_ray.evaluation", "rna_ray.probes",
+        "rna_ray.training", "rna_ray.running.inline", "rna_ray.running.provenance", "rna_ray.running.work",
     ),
     "duckdb": ("rna_ray.store.views", "rna_ray.analysis"),
+    "matplotlib": ("rna_ray.analysis.figures",),
     "pyarrow": ("rna_ray.store", "rna_ray.analysis"),
     "pydantic": ("rna_ray.sweep",),
     "typer": ("rna_ray.cli",),
     "yaml": ("rna_ray.sweep.yaml_file",),
     "torchattacks": ("rna_ray.attacks.libraries",),
     "pyautoattack": ("rna_ray.attacks.libraries",),
+    "PIL": ("rna_ray.data.image_files",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip
 WITHOUT_TORCH = (
     "rna_ray.networks", "rna_ray.networks.spaces", "rna_ray.networks.describe", "rna_ray.networks.source",
-    "rna_ray.attacks.catalog",
+    "rna_ray.attacks.catalog", "rna_ray.probes", "rna_ray.probes.catalog",
 )  # fmt: skip
 
 

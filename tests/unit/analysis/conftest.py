@@ -27,8 +27,8 @@ def _row(view: str, **given: Any) -> dict[str, Any]:
 class Book:
     """A sweep's plan and results, written cell by cell."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, sweep: str = "s") -> None:
+        self.store, self.sweep = store, sweep
         self.plan: list[dict[str, Any]] = []
 
     def trained(self, variant: str, seed: int = 0, **settings: Any) -> str:
@@ -95,10 +95,10 @@ class Book:
 
     def _ask(self, variant: str, seed: int, **row: Any) -> None:
         axes = json.dumps({"network.norm": variant, "seed": seed})
-        self.plan.append(_row("plans", sweep="s", variant=variant, axes=axes, **row))
+        self.plan.append(_row("plans", sweep=self.sweep, variant=variant, axes=axes, **row))
 
     def close(self) -> Store:
-        self.store.put_plan("s", from_rows("plans", self.plan))
+        self.store.put_plan(self.sweep, from_rows("plans", self.plan))
         return self.store
 
 
@@ -119,5 +119,5 @@ def small(book: Book) -> Store:
 
 
 @pytest.fixture
-def make_book(tmp_path: Path) -> Callable[[str], Book]:
-    return lambda name: Book(open_store(tmp_path / name))
+def make_book(tmp_path: Path) -> Callable[..., Book]:
+    return lambda name, sweep="s": Book(open_store(tmp_path / name), sweep)

@@ -19,6 +19,7 @@ from rna_ray.analysis.audit import Counts, marks, show
 from rna_ray.analysis.audit import findings as said_by
 from rna_ray.analysis.audit.checks import CHECKS
 from rna_ray.analysis.audit.claims import Setting
+from rna_ray.analysis.papers import Line
 from rna_ray.analysis.statistics import paired
 from rna_ray.analysis.tables import table
 from rna_ray.cli import app
@@ -515,6 +516,32 @@ def test_the_plain_rows_keep_their_orders() -> None:
             assert found["pgd-20", "steps suffice"].says == "the paper does not say"
 
 
+def test_table_3_is_audited_row_by_row() -> None:
+    source = "RNA (NeurIPS 2022) Table 3: WideResNet32"
+    passed = {name: printed(f"{source} {name}")["autoattack", "AutoAttack ≤ PGD"] for name in ("AWP", "SAT", "RPI+RPT")}
+    assert {name: (one.status, one.accuracy, one.other_accuracy) for name, one in passed.items()} == {
+        "AWP": ("passed", 0.5404, 0.5814), "SAT": ("passed", 0.5183, 0.5601), "RPI+RPT": ("passed", 0.5330, 0.5396),
+    }  # fmt: skip
+    assert printed(f"{source} RNA")["autoattack", "AutoAttack ≤ PGD"].status == "failed"
+    assert {attack for attack, _ in printed(f"{source} RobNet")} == {"pgd-20"}  # AutoAttack is not printed there
+    imagenet = printed("RNA (NeurIPS 2022) Table 3: ResNet-50 RNA")
+    assert {found.status for found in imagenet.values()} == {"not measured"}  # one number cannot contradict itself
+
+
+def test_figure_5_keeps_the_orders_of_steps_and_radii() -> None:
+    found = [one for one in audits.published() if one.variant.startswith("RNA (NeurIPS 2022) Figure 5")]
+    judged = {(one.attack, one.check, one.accuracy, one.other_accuracy) for one in found if one.status == "passed"}
+    assert ("pgd-100", "more steps ≤ fewer", 0.5994, 0.6070) in judged
+    assert ("pgd-20", "larger ε ≤ smaller", 0.2490, 0.8006) in judged
+
+
+def test_two_sources_of_one_method_are_not_compared_with_each_other() -> None:
+    for number in ("10", "100"):
+        found = printed(f"MindSpore model zoo, CIFAR-{number}: ResNet-18 RNA")
+        assert {attack for attack, _ in found} == {"fgsm", "pgd-20", "mifgsm"}
+        assert "failed" not in {finding.status for finding in found.values()}  # the zoo prints no AutoAttack, no CW
+
+
 def test_nobody_is_told_to_run_a_paper_again_and_each_attack_has_one_name() -> None:
     findings = audits.published()
     unsaid = [found for found in findings if found.status == "not measured"]
@@ -524,8 +551,8 @@ def test_nobody_is_told_to_run_a_paper_again_and_each_attack_has_one_name() -> N
 
 
 def test_equal_printed_numbers_are_no_excess() -> None:
-    line = {"model": "m", "method": "x", "source": "t"}
-    lines = [line | {"attack": attack, "accuracy": "65.61"} for attack in ("natural", "fgsm", "pgd-20", "autoattack")]
+    row = {"data": "cifar10", "model": "m", "method": "x", "source": "t", "eps_255": 8.0, "text": "65.61"}
+    lines = [Line(**row, attack=attack) for attack in ("natural", "fgsm", "pgd-20", "autoattack-standard")]
     made, numbers = audits.printed.claims(lines)
     assert [found.check for found in said_by._findings(made, numbers) if found.status == "failed"] == []
 
@@ -574,7 +601,7 @@ def test_latex_has_the_marks_in_ascii_and_csv_the_counts(book: Any) -> None:
     assert r"2 $\surd$ 1 $\times$ " in latex and "✗" not in latex and "✓" not in latex
     rows = json.loads(table(connection, "s", "json"))
     assert [(row["audit_passed"], row["audit_failed"]) for row in rows] == [(1, 0), (1, 1)]
-    assert list(rows[0])[-3:] == ["audit_passed", "audit_failed", "audit_not_measured"]
+    assert list(rows[0])[-4:] == ["audit_passed", "audit_failed", "audit_not_measured", "source"]
     (first, _) = csv.DictReader(io.StringIO(table(connection, "s", "csv")))
     assert int(first["audit_not_measured"]) == rows[0]["audit_not_measured"] > 3
 

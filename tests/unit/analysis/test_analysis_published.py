@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
-import csv
-from importlib.resources import files
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
-_PUBLISHED = files("rna_ray.analysis") / "published"
+from rna_ray.analysis import papers
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+TABLES = {
+    "rna-table1": 92, "rna-table2": 92, "rna-table3": 11, "rna-table3-imagenet": 5, "rna-table4": 15, "rna-table5": 50,
+}  # fmt: skip
+FIGURES = {"rna-figure5": 4}
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((_PUBLISHED / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
-
-
-@pytest.mark.parametrize(
-    ("name", "count"), [("rna-table1", 84), ("rna-table2", 84), ("rna-table4", 15), ("rna-table5", 50)]
-)
+@pytest.mark.parametrize(("name", "count"), [*TABLES.items(), *FIGURES.items()])
 def test_every_printed_number_is_there_once(name: str, count: int) -> None:
-    found = rows(name)
+    found = papers.read(name)
     assert len(found) == count
-    assert len({(row["model"], row["method"], row["attack"]) for row in found}) == count
-    for row in found:
-        assert list(row) == ["model", "method", "attack", "accuracy", "source"]
-        assert 0 <= float(row["accuracy"]) <= 100
-        assert row["source"].endswith(f"Table {name[-1]}")
+    assert len({(line.row, line.attack, line.eps_255) for line in found}) == count
+    for line in found:
+        assert line.data in papers.TEST_IMAGES and 0 <= line.accuracy <= 1
+        assert (line.eps_255 is None) == (line.attack in ("natural", "cw", "deepfool"))
+        where = name.removeprefix("rna-").removesuffix("-imagenet")
+        here = f"RNA (NeurIPS 2022) {where[:-1].title()} {where[-1]}"
+        assert line.source == here or line.source.startswith("MindSpore model zoo, CIFAR-")
+
+
+def test_all_that_ships_is_counted_here() -> None:
+    assert len(papers.read()) == sum(TABLES.values()) + sum(FIGURES.values())
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "method", "attack", "accuracy"),
+    ("name", "row", "attack", "text"),
     [
-        ("rna-table1", "ResNet-18", "RNA", "autoattack", 65.61),
-        ("rna-table1", "ResNet-18", "RNA", "cw", 84.45),
-        ("rna-table1", "WideResNet32", "IN", "deepfool", 1.62),
-        ("rna-table2", "WideResNet32", "RNA", "autoattack", 42.43),
-        ("rna-table4", "ResNet-18", "GN+LN", "deepfool", 62.85),
-        ("rna-table5", "ResNet-18", "BN+IN+GN+LN whitebox layer-based", "natural", 10.45),
-        ("rna-table5", "ResNet-18", "BGN+GN[1-4] blackbox layer-free", "pgd-20", 56.29),
+        ("rna-table1", "RNA (NeurIPS 2022) Table 1: ResNet-18 RNA", "autoattack-standard", "65.61"),
+        ("rna-table1", "RNA (NeurIPS 2022) Table 1: ResNet-18 RNA", "cw", "84.45"),
+        ("rna-table1", "RNA (NeurIPS 2022) Table 1: WideResNet32 IN", "deepfool", "1.62"),
+        ("rna-table1", "MindSpore model zoo, CIFAR-10: WideResNet32 RNA", "mifgsm", "63.03"),
+        ("rna-table2", "RNA (NeurIPS 2022) Table 2: WideResNet32 RNA", "autoattack-standard", "42.43"),
+        ("rna-table2", "MindSpore model zoo, CIFAR-100: ResNet-18 RNA", "pgd-20", "34.34"),
+        ("rna-table3", "RNA (NeurIPS 2022) Table 3: WideResNet32 RPI+RPT", "autoattack-standard", "53.30"),
+        ("rna-table3-imagenet", "RNA (NeurIPS 2022) Table 3: ResNet-50 SAT", "pgd-50", "42.30"),
+        ("rna-table4", "RNA (NeurIPS 2022) Table 4: ResNet-18 GN+LN", "deepfool", "62.85"),
+        ("rna-table5", "RNA (NeurIPS 2022) Table 5: ResNet-18 BN+IN+GN+LN white-box layer-based", "natural", "10.45"),
+        ("rna-table5", "RNA (NeurIPS 2022) Table 5: ResNet-18 BGN+GN[1-4] black-box layer-free", "pgd-20", "56.29"),
+        ("rna-figure5", "RNA (NeurIPS 2022) Figure 5: ResNet-18 BN+IN", "pgd-100", "59.94"),
     ],
 )
-def test_numbers_are_the_printed_ones(name: str, model: str, method: str, attack: str, accuracy: float) -> None:
-    key = (model, method, attack)
-    assert [float(r["accuracy"]) for r in rows(name) if (r["model"], r["method"], r["attack"]) == key] == [accuracy]
+def test_numbers_are_the_printed_ones(name: str, row: str, attack: str, text: str) -> None:
+    assert [line.text for line in papers.read(name) if (line.row, line.attack) == (row, attack)] == [text]
+
+
+def shipped() -> Iterator[tuple[str, set[str], set[str]]]:
+    """Yield each shipped sweep that has printed numbers: its name, its variants' names and its printed methods."""
+    for path in sorted(SWEEPS.glob("*.yaml")):
+        if methods := {row.method for row in papers.rows(path.stem)}:
+            yield path.stem, set(yaml.safe_load(path.read_text(encoding="utf-8"))["variants"]), methods
+
+
+def test_sweeps_and_printed_tables_spell_their_rows_alike() -> None:
+    found = {name: (variants, methods) for name, variants, methods in shipped()}
+    assert {"rna-table4", "rna-table5"} <= set(found)
+    for name in ("rna-table1", "rna-table2", "rna-table4", "rna-table5"):
+        if name in found:
+            variants, methods = found[name]
+            assert variants == methods, name

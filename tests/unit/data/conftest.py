@@ -10,7 +10,7 @@ import pickle
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from rna_ray.data import cifar10, digest, mnist
+from rna_ray.data import cifar, cifar10, cifar100, digest, mnist
 from rna_ray.data.fetch import md5_hex
 
 IMAGES_PER_FILE = 4
@@ -73,30 +73,42 @@ def python2_pickle(path: Path, content: object) -> str:
 
 @dataclass
 class TinyCifar:
-    """Six batches of four images, to be written in either layout."""
+    """A few images in each file of CIFAR-10 or CIFAR-100, to be written in either layout."""
 
-    rows: np.ndarray = field(default_factory=lambda: np.random.RandomState(1).randint(0, 256, (6, 4, 3072), np.uint8))
-    labels: np.ndarray = field(default_factory=lambda: np.arange(24).reshape(6, 4) % 10)
-    release: cifar10.Release = field(default_factory=lambda: cifar10.Release(images_per_file=IMAGES_PER_FILE))
+    release: cifar.Release
 
-    def write_binary(self, folder: Path) -> cifar10.Release:
+    def __post_init__(self) -> None:
+        files, classes = len(self.release.images), len(self.release.classes)
+        self.release = replace(self.release, images=(IMAGES_PER_FILE,) * files)
+        count = files * IMAGES_PER_FILE
+        self.rows = np.random.RandomState(1).randint(0, 256, (files, IMAGES_PER_FILE, 3072), np.uint8)
+        self.labels = (np.arange(count) * 7 % classes).reshape(files, IMAGES_PER_FILE)
+
+    def write_binary(self, folder: Path) -> cifar.Release:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows, labels in zip(self.release.binaries, self.rows, self.labels, strict=True):
-            (folder / name).write_bytes(np.hstack([labels[:, None].astype(np.uint8), rows]).tobytes())
+            coarse = [(labels[:, None] % 20).astype(np.uint8)] * (self.release.label_bytes - 1)
+            (folder / name).write_bytes(np.hstack([*coarse, labels[:, None].astype(np.uint8), rows]).tobytes())
         return self.release
 
-    def write_pickles(self, folder: Path) -> cifar10.Release:
+    def write_pickles(self, folder: Path) -> cifar.Release:
         folder.mkdir(parents=True, exist_ok=True)
-        md5 = {
-            name: python2_pickle(folder / name, {"data": rows, "labels": labels.tolist(), "batch_label": "tiny"})
-            for name, rows, labels in zip(self.release.pickles_md5, self.rows, self.labels, strict=True)
-        }
-        return cifar10.Release(images_per_file=IMAGES_PER_FILE, pickles_md5=md5)
+        md5 = {}
+        for name, rows, labels in zip(self.release.pickles_md5, self.rows, self.labels, strict=True):
+            more = {"coarse_labels": (labels % 20).tolist()} if self.release.label_bytes == 2 else {}
+            entry = {"data": rows, self.release.label_key: labels.tolist(), "batch_label": "tiny", **more}
+            md5[name] = python2_pickle(folder / name, entry)
+        return replace(self.release, pickles_md5=md5)
 
 
 @pytest.fixture
 def tiny_cifar() -> TinyCifar:
-    return TinyCifar()
+    return TinyCifar(cifar10.PUBLISHED)
+
+
+@pytest.fixture(params=[cifar10, cifar100], ids=["cifar10", "cifar100"])
+def either_cifar(request: pytest.FixtureRequest) -> TinyCifar:
+    return TinyCifar(request.param.PUBLISHED)
 
 
 def idx(array: np.ndarray) -> bytes:

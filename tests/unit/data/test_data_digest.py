@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rna_ray import data
-from rna_ray.data import cifar10, digest, registry
+from rna_ray.data import cifar, cifar10, digest, registry
 from rna_ray.data.digest import content_digest, digest_of
 
 
@@ -24,9 +24,9 @@ def loads(tiny_cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[P
 
     def load(root: Path, download: bool) -> data.Dataset:
         calls.append(root)
-        return cifar10.load(root, download, release)
+        return cifar.load(root, download, release=release)
 
-    record = replace(cifar10.INFO, files=partial(cifar10.files, release=release), load=load)
+    record = replace(cifar10.INFO, files=partial(cifar.files, release=release), load=load)
     monkeypatch.setattr(registry, "DATASETS", {"cifar10": record})
     return calls
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rna_ray.data import cifar10, mnist
+from rna_ray.data import cifar, mnist
 from rna_ray.data.fetch import Remote, extract, fetch, md5_hex, new_folder
 from rna_ray.errors import DataError
 
@@ -27,7 +27,7 @@ def _tar(path: Path, members: dict[str, bytes]) -> str:
 
 
 @pytest.fixture
-def cifar_site(site, tiny_cifar, tmp_path: Path) -> cifar10.Release:
+def cifar_site(site, tiny_cifar, tmp_path: Path) -> cifar.Release:
     """Serve the tiny CIFAR-10, in an archive that also tries to write outside its folder."""
     folder, url = site
     release = tiny_cifar.write_binary(tmp_path / "source")
@@ -55,7 +55,7 @@ def _everything(folder: Path) -> list[str]:
 
 def test_cifar10_arrives_whole_and_nothing_escapes(cifar_site, tmp_path: Path, capfd) -> None:
     root = tmp_path / "new" / "root"
-    loaded = cifar10.load(root, True, cifar_site)
+    loaded = cifar.load(root, True, release=cifar_site)
     assert loaded.train.images.shape == (20, 3, 32, 32)
     names = [f"cifar-10-batches-bin/{name}" for name in sorted(cifar_site.binaries)]
     assert _everything(root) == ["cifar-10-batches-bin", *names]
@@ -66,7 +66,7 @@ def test_cifar10_arrives_whole_and_nothing_escapes(cifar_site, tmp_path: Path, c
 
 def test_what_is_there_is_not_fetched_again(cifar_site, tmp_path: Path, capfd) -> None:
     for _ in range(2):
-        cifar10.load(tmp_path / "root", True, cifar_site)
+        cifar.load(tmp_path / "root", True, release=cifar_site)
     assert capfd.readouterr().err.count("downloading") == 1
 
 
@@ -79,7 +79,7 @@ def test_mnist_arrives_from_the_second_mirror(mnist_site, tiny_mnist, tmp_path: 
 def test_another_checksum_leaves_nothing(cifar_site, tmp_path: Path) -> None:
     release = replace(cifar_site, archive=replace(cifar_site.archive, md5="0" * 32))
     with pytest.raises(DataError, match=f"md5 {cifar_site.archive.md5} where {'0' * 32} is published"):
-        cifar10.load(tmp_path / "new" / "root", True, release)
+        cifar.load(tmp_path / "new" / "root", True, release=release)
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".rna-ray*"))
 
 
@@ -95,7 +95,7 @@ def test_a_folder_that_holds_something_is_never_touched(cifar_site, tmp_path: Pa
     folder.mkdir()
     (folder / "data_batch_1.bin").write_bytes(b"mine")
     with pytest.raises(DataError, match=f"cannot download into {folder}, which is not an empty folder"):
-        cifar10.load(tmp_path, True, cifar_site)
+        cifar.load(tmp_path, True, release=cifar_site)
     assert (folder / "data_batch_1.bin").read_bytes() == b"mine" and len(_everything(folder)) == 1
 
 

@@ -64,6 +64,21 @@ def test_resnet18_has_twenty_norm_layers_and_the_papers_cost() -> None:
     assert len(describe("resnet8", width=16, image_shape=(1, 8, 8), classes=10).layers) == 9
 
 
+def test_wide_resnet_34_is_widened_behind_a_stem_of_16() -> None:
+    description = describe("wide-resnet-34", width=None, image_shape=(3, 32, 32), classes=10)
+    assert len(description.layers) == 31
+    assert [layer.channels for layer in description.layers[:3]] == [16, 160, 160]
+    assert (description.layers[-1].name, description.layers[-1].channels) == ("norm", 640)
+    assert description.macs == pytest.approx(6.66e9, rel=0.01)
+
+
+def test_resnet50_has_53_norm_layers_and_the_published_cost() -> None:
+    description = describe("resnet50", width=None, image_shape=(3, 224, 224), classes=1000)
+    assert len(description.layers) == 53
+    assert (description.layers[0].height, description.layers[1].height, description.layers[-1].height) == (112, 56, 7)
+    assert description.macs == pytest.approx(4.09e9, rel=0.01)
+
+
 def test_networks_build_alike_from_a_seed_and_leave_the_global_generator() -> None:
     before = torch.get_rng_state()
     one, same = (built("resnet8", (1, 8, 8), 4).state_dict() for _ in range(2))

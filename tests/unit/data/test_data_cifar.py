@@ -1,4 +1,4 @@
-"""CIFAR-10: both layouts give the same arrays, and nothing unchecked is unpickled."""
+"""CIFAR-10 and CIFAR-100: both layouts give the same arrays, and nothing unchecked is unpickled."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from rna_ray import data
-from rna_ray.data import cifar10
+from rna_ray.data import cifar, cifar10, cifar100
 from rna_ray.data.digest import digest_of
 from rna_ray.data.fetch import md5_hex
 from rna_ray.data.pickles import read_pickle
 from rna_ray.errors import DataError
 
 
-@pytest.mark.parametrize("below", ["", "cifar-10-batches-bin"])
-def test_the_binary_version_loads_from_its_folder_or_the_one_above(below: str, tiny_cifar, tmp_path: Path) -> None:
-    release = tiny_cifar.write_binary(tmp_path / below)
-    loaded = cifar10.load(tmp_path, release=release)
-    assert loaded.train.images.shape == (20, 3, 32, 32) and loaded.test.images.shape == (4, 3, 32, 32)
-    assert np.array_equal(loaded.train.images[5], tiny_cifar.rows[1, 1].reshape(3, 32, 32))
-    assert loaded.train.labels.tolist() == [index % 10 for index in range(20)]
-    assert loaded.test.labels.tolist() == [0, 1, 2, 3]
-    assert "binary version" in loaded.origin
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_binary_version_loads_from_its_folder_or_the_one_above(inside: bool, either_cifar, tmp_path: Path) -> None:
+    release = either_cifar.write_binary(tmp_path / either_cifar.release.binary_folder if inside else tmp_path)
+    loaded, training = cifar.load(tmp_path, release=release), len(release.images) - 1
+    assert loaded.train.images.shape == (4 * training, 3, 32, 32) and loaded.test.images.shape == (4, 3, 32, 32)
+    assert np.array_equal(loaded.train.images[-3], either_cifar.rows[training - 1, 1].reshape(3, 32, 32))
+    assert loaded.train.labels.tolist() == either_cifar.labels[:training].flatten().tolist()
+    assert loaded.test.labels.tolist() == either_cifar.labels[-1].tolist()
+    assert loaded.name == release.name and "binary version" in loaded.origin
 
 
-@pytest.mark.parametrize("below", ["", "cifar-10-batches-py"])
-def test_the_python_version_gives_the_same_arrays(below: str, tiny_cifar, tmp_path: Path) -> None:
-    binary = cifar10.load(tmp_path / "a", release=tiny_cifar.write_binary(tmp_path / "a"))
-    release = tiny_cifar.write_pickles(tmp_path / "b" / below)
-    pickled = cifar10.load(tmp_path / "b", release=release)
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_python_version_gives_the_same_arrays(inside: bool, either_cifar, tmp_path: Path) -> None:
+    binary = cifar.load(tmp_path / "a", release=either_cifar.write_binary(tmp_path / "a"))
+    root = tmp_path / "b"
+    release = either_cifar.write_pickles(root / either_cifar.release.python_folder if inside else root)
+    pickled = cifar.load(root, release=release)
     assert np.array_equal(pickled.train.images, binary.train.images)
     assert np.array_equal(pickled.test.labels, binary.test.labels)
     assert digest_of(pickled) == digest_of(binary)
@@ -45,13 +47,21 @@ def test_the_python_version_gives_the_same_arrays(below: str, tiny_cifar, tmp_pa
 def test_the_python_version_comes_first_because_its_content_is_known(tiny_cifar, tmp_path: Path) -> None:
     tiny_cifar.write_binary(tmp_path / "cifar-10-batches-bin")
     release = tiny_cifar.write_pickles(tmp_path / "cifar-10-batches-py")
-    assert "Python version" in cifar10.load(tmp_path, release=release).origin
+    assert "Python version" in cifar.load(tmp_path, release=release).origin
 
 
-def test_the_published_checksums_are_torchvisions(torchvision_source) -> None:
-    source = torchvision_source("cifar").partition("class CIFAR100")[0]
-    theirs = dict(re.findall(r'\["(\w+_batch\w*)", "(\w{32})"\]', source))
-    assert dict(cifar10.PUBLISHED.pickles_md5) == theirs and len(theirs) == 6
+@pytest.mark.parametrize("which", [cifar10, cifar100])
+def test_the_published_checksums_are_torchvisions(which: ModuleType, torchvision_source) -> None:
+    parts = torchvision_source("cifar").partition("class CIFAR100")
+    theirs = dict(re.findall(r'\["(\w+)", "(\w{32})"\]', parts[0] if which is cifar10 else parts[2]))
+    assert dict(which.PUBLISHED.pickles_md5) == theirs and len(theirs) == len(which.PUBLISHED.images)
+
+
+def test_cifar100_has_a_hundred_classes_in_the_order_of_the_alphabet() -> None:
+    names = cifar100.PUBLISHED.classes
+    assert len(set(names)) == 100 and list(names) == sorted(names)
+    assert [names[at] for at in (0, 23, 49, 99)] == ["apple", "cloud", "mountain", "worm"]
+    assert cifar100.INFO.train_examples == 50_000 and cifar100.INFO.test_examples == 10_000
 
 
 class _Evil:
@@ -68,7 +78,7 @@ def test_a_pickle_of_another_checksum_is_never_opened(tiny_cifar, tmp_path: Path
     (tmp_path / "data_batch_3").write_bytes(evil)
     message = f"{tmp_path / 'data_batch_3'} is not the published file: its md5 is {md5_hex(evil)}, "
     with pytest.raises(DataError, match=re.escape(message + release.pickles_md5["data_batch_3"])):
-        cifar10.load(tmp_path, release=release)
+        cifar.load(tmp_path, release=release)
     assert not (tmp_path / "owned").exists()
 
 
@@ -90,7 +100,7 @@ def test_arrays_pickled_by_this_python_are_read_too(protocol: int, tmp_path: Pat
     assert content["data"].tolist() == [[0, 1, 2], [3, 4, 5]]  # type: ignore[index]
 
 
-def _pickled(path: Path, content: object, tiny_cifar) -> cifar10.Release:
+def _pickled(path: Path, content: object, tiny_cifar) -> cifar.Release:
     release = tiny_cifar.write_pickles(path.parent)
     path.write_bytes(pickle.dumps(content, protocol=4))
     return replace(release, pickles_md5={**release.pickles_md5, path.name: md5_hex(path.read_bytes())})
@@ -109,7 +119,7 @@ def test_a_pickle_of_something_else_is_named(content: object, message: str, tiny
     path = tmp_path / "data_batch_2"
     release = _pickled(path, content, tiny_cifar)
     with pytest.raises(DataError, match=f"{path} {message}|{path} holds data of shape {message}"):
-        cifar10.load(tmp_path, release=release)
+        cifar.load(tmp_path, release=release)
 
 
 def test_a_truncated_batch_says_what_was_found_and_expected(tiny_cifar, tmp_path: Path) -> None:
@@ -118,14 +128,14 @@ def test_a_truncated_batch_says_what_was_found_and_expected(tiny_cifar, tmp_path
     path.write_bytes(path.read_bytes()[:-1])
     message = f"{path} holds 12,291 bytes where 12,292 are expected (4 images of 3,073 bytes)"
     with pytest.raises(DataError, match=re.escape(message)):
-        cifar10.load(tmp_path, release=release)
+        cifar.load(tmp_path, release=release)
 
 
 def test_a_label_out_of_range_is_named(tiny_cifar, tmp_path: Path) -> None:
     tiny_cifar.labels[5, 2] = 10
     release = tiny_cifar.write_binary(tmp_path)
     with pytest.raises(DataError, match=r"test_batch\.bin labels image 2 as 10 where 0 to 9 is expected"):
-        cifar10.load(tmp_path, release=release)
+        cifar.load(tmp_path, release=release)
 
 
 def test_a_missing_folder_says_what_to_put_where(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""The papers' printed numbers (published/*.csv), and where they stand in the table of the sweep of that name."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from rna_ray.analysis.cells import Cell, Column
+from rna_ray.analysis.statistics import mean_interval
+
+PUBLISHED = files("rna_ray.analysis") / "published"
+COMPARABLE = ("none", "transfer")
+"""What the papers' attackers know: nothing, or one path that is not the one that answers."""
+
+TEST_IMAGES: Mapping[str, int] = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
+"""How many images a printed accuracy is of, by data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One printed accuracy."""
+
+    data: str
+    model: str
+    """The network in the paper's word; empty where the paper does not say."""
+    method: str
+    """The name of the sweep's variant, without the protocol."""
+    attack: str
+    """Our label, without an option that a small scale may change: cw, not cw-1000."""
+    eps_255: float | None
+    """The radius; None where the attack has none."""
+    text: str
+    """The accuracy in %, as printed."""
+    source: str
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy in [0, 1]."""
+        return round(float(self.text) / 100, 12)
+
+    @property
+    def row(self) -> str:
+        """What the numbers of one row of one table have in common."""
+        return f"{self.source}: {' '.join(filter(None, (self.model, self.method)))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The numbers of one method in one printed table."""
+
+    method: str
+    """As our variants are called, with the model in front where the table has several."""
+    label: str
+    """How our table calls the row."""
+    lines: tuple[Line, ...]
+
+
+def read(name: str | None = None) -> list[Line]:
+    """Return the printed numbers of one table, none where none ships; of all tables where no name is given."""
+    found = sorted((file for file in PUBLISHED.iterdir() if file.name.endswith(".csv")), key=lambda file: file.name)
+    chosen = [file for file in found if name in (None, file.name.removesuffix(".csv"))]
+    return [line for file in chosen for line in _lines(file.read_text(encoding="utf-8"))]
+
+
+def _lines(text: str) -> Iterable[Line]:
+    for row in csv.DictReader(text.splitlines()):
+        eps = row.pop("eps_255")
+        yield Line(text=row.pop("accuracy"), eps_255=float(eps) if eps else None, **row)
+
+
+def rows(name: str) -> list[Row]:
+    """Return the printed rows for the table of a sweep, in the paper's order; the first source is the table's own."""
+    lines = read(name)
+    several = len({line.model for line in lines}) > 1
+    grouped: dict[str, list[Line]] = {}
+    for line in lines:
+        grouped.setdefault(line.row, []).append(line)
+    made = []
+    for held in grouped.values():
+        first = held[0]
+        method = f"{first.model} {first.method}" if several else first.method
+        which = "" if first.source == lines[0].source else f" ({first.source})"
+        made.append(Row(method=method, label=f"{method}, printed{which}", lines=tuple(held)))
+    return made
+
+
+def first(row: Row, variants: Iterable[str]) -> str | None:
+    """Return the first of our variants' labels that is this row's method, None where there is none."""
+    return next((one for one in variants if one == row.method or one.startswith(f"{row.method}, ")), None)
+
+
+def column(line: Line, columns: Mapping[Column, Sequence[Cell]]) -> Column | None:
+    """Return our column of the same attack at the same radius, by such an attacker; None where there is none."""
+    return next((one for one, held in columns.items() if _same(line, one, held)), None)
+
+
+def _same(line: Line, column: Column, held: Sequence[Cell]) -> bool:
+    attack, knowledge, _ = column
+    label, _, options = attack.partition(" ")
+    radii = {cell.eps_255 for cell in held} - {None}  # none is known before the first unit is done
+    radii = radii or {float(text) for text in re.findall(r"eps_255=([\d.]+)", options)}
+    family = label == line.attack or label.startswith(f"{line.attack}-")
+    return family and knowledge in COMPARABLE and (not radii or line.eps_255 in radii)
+
+
+def guesses(row: Row, cells: Sequence[Cell]) -> bool:
+    """Return whether the printed natural accuracy is not above chance, where our cells know the classes of the data."""
+    classes = {cell.data: cell.classes for cell in cells if cell.classes}
+    natural = [line for line in row.lines if line.attack == "natural" and line.data in classes]
+    return any(mean_interval(line.accuracy, TEST_IMAGES[line.data])[0] <= 1 / classes[line.data] for line in natural)
