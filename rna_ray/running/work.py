@@ -30,6 +30,7 @@ from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.probes.probe import probe
 from rna_ray.randomness import Randomness
+from rna_ray.running import spawn
 from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
 from rna_ray.store import Store, layout, open_store, weights
@@ -38,6 +39,7 @@ from rna_ray.sweep.units import Unit, canonical
 from rna_ray.training import pretrained
 from rna_ray.training.checkpoint import Checkpoints, load, load_into
 from rna_ray.training.fit import Fitted, fit
+from rna_ray.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
@@ -90,8 +92,22 @@ def _record_failure(store: Store, job: Job, error: Exception) -> None:
 
 
 def _train(job: Job, store: Store, report: Report) -> None:
+    if job.workers == 1:
+        _train_as(job, ALONE, report)
+    else:
+        spawn.together(train_together, job, report)
+
+
+def train_together(job: Job, workers: Workers, report: Report) -> None:
+    """Train a unit as one of several workers, in a process of its own."""
+    _settle(job)
+    _train_as(job, workers, report)
+
+
+def _train_as(job: Job, workers: Workers, report: Report) -> None:
+    """Train a unit's network; the first worker commits its rows."""
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
-    device = torch.device(job.device)
+    store, device = open_store(job.store), workers.device(job.device)
     train, held_out = _training_images(settings["data"], job)
     network = _build(settings, job.unit.id)
     if "weights_sha256" in settings["network"]:
@@ -99,11 +115,15 @@ def _train(job: Job, store: Store, report: Report) -> None:
     network = network.to(device)
     forward = _forward(network, settings["compile"], device)
     checkpoints = Checkpoints(store, job.unit.id)
-    fitted = fit(settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report)
+    fitted = fit(
+        settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report, workers=workers
+    )
+    if not workers.first:
+        return
     made = provenance(
         device=device, precision=settings["precision"], compiled=forward is not network,
-        kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
-        attempt=job.attempt, started_at=started, code=job.code,
+        kernel=_kernel(network, settings["network"]["paths"]) if workers.count == 1 else "mixture",
+        seconds=time.perf_counter() - clock, attempt=job.attempt, started_at=started, code=job.code,
     )
     rows = [{"unit_id": job.unit.id, **row} for row in fitted.epochs]
     trial = _trial(job.unit, network, fitted) | made

@@ -16,7 +16,7 @@ from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Training, TrainingAttack, TrainShare
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -64,8 +64,8 @@ class Where:
     """The folder of each data set, by its name."""
     download: bool
     """Whether missing files may be fetched."""
-    train: Share
-    """What a training unit takes."""
+    train: TrainShare
+    """What a training unit takes, and in how many processes it trains."""
     evaluate: Pool
     """What an evaluation actor takes; importing a network takes as much."""
     sources: Mapping[str, source.Source] = dataclasses.field(default_factory=dict)
@@ -165,6 +165,9 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         unit = units.imported({**settings, "data": {"name": info.name, "digest": digest(given.data)}})
     else:
         trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
+        batch = min(trained["training"]["batch"], trained["data"]["train_examples"])
+        if (workers := spec.resources.train.processes) > batch:
+            raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for less")
         unit = units.train({**settings, **trained})
     return Found(
         variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, space=space, layers=described.layers,

@@ -439,6 +439,28 @@ class Share(Section):
         return gpu
 
 
+class TrainShare(Share):
+    """What a training unit takes, and in how many processes it trains."""
+
+    workers: Whole | None = uncounted(None)
+    """The number of processes that share every batch of a training; null is one, or one a GPU where there are more."""
+
+    @property
+    def processes(self) -> int:
+        """The number of processes that train one network together."""
+        return self.workers or max(1, int(self.gpu))
+
+    @model_validator(mode="after")
+    def _one_a_gpu(self) -> TrainShare:
+        if self.workers and self.gpu and self.workers != max(1, int(self.gpu)):
+            raise _refuse(
+                f"workers: {self.workers} do not go with {self.gpu:g} GPU; one worker a GPU is what there is: leave "
+                "workers out",
+                kind="refused_key",
+            )
+        return self
+
+
 class Pool(Share):
     """What an evaluation actor takes, and how many there are."""
 
@@ -449,7 +471,7 @@ class Pool(Share):
 class Resources(Section):
     """What of the machine the units take."""
 
-    train: Share = uncounted(Share())
+    train: TrainShare = uncounted(TrainShare())
     """What a training unit takes."""
     evaluate: Pool = uncounted(Pool())
     """What an evaluation actor takes, and how many there are."""

@@ -68,7 +68,7 @@ PROBED: dict[str, str] = {
 PROBE = "probes=[{probe: transfer, examples: 200}]"
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
-    "network.root": "/elsewhere",
+    "network.root": "/elsewhere", "resources.train.workers": "2",
     "resources.train.cpu": "4", "resources.train.gpu": "0.5", "resources.evaluate.cpu": "0.5",
     "resources.evaluate.gpu": "1", "resources.evaluate.actors": "3", "presets": "{p: {seed: 1}}",
     "grid": "{seed: [0]}", "variants": "{A: {seed: 0}}", "evaluation.0.only": "[BN+IN]",
