@@ -31,6 +31,7 @@ def plan(planned: Plan, status: Status) -> Document:
         kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
         for kind in ("evaluate", "probe")
     }
+    imports = [unit for unit in planned.units if unit.kind == "import"]
     return {
         "sweep": planned.sweep,
         "units": status.counts(),
@@ -50,7 +51,7 @@ def plan(planned: Plan, status: Status) -> Document:
         "estimate": {
             kind: {"device": "GPU" if gpus[kind] else "CPU core", "device_seconds": left[kind]} for kind in NAMES
         },
-        "assumed": ASSUMED if any(trial.kind == "import" for trial in planned.trials) else None,
+        "assumed": ASSUMED if any("import" in unit.settings["network"] for unit in imports) else None,
     }
 
 
