@@ -39,7 +39,7 @@ def rows(sweep: str, cells: Sequence[Cell]) -> list[Beside]:
             row=row,
             variant=papers.first(row, variants),
             columns={line: found for line in row.lines if (found := papers.column(line, columns))},
-            counts={line: counts[line] for line in row.lines if line in counts},
+            counts={line: counts[line] for line in row.lines},
             mark=f" {captions.GUESSES}" if papers.guesses(row, cells) else "",
         )
         for row in papers.rows(sweep)
@@ -57,7 +57,7 @@ def given(printed: Sequence[Beside], *, audited: bool) -> dict[str | None, list[
 
 
 def _text(line: Line, counts: Mapping[Line, audit.Counts]) -> str:
-    failed = line in counts and counts[line].failed
+    failed = counts.get(line, audit.Counts()).failed
     return f"{line.text} {audit.FAILED}" if failed else line.text
 
 
@@ -85,5 +85,5 @@ def _lines(one: Beside) -> Iterator[dict[str, Any]]:
         attack, knowledge, nth = one.columns.get(line, unlike)
         stated = {"variant": one.row.label, "attack": attack, "knowledge": knowledge, "nth": nth, "state": "printed"}
         stated |= {"accuracy": line.accuracy, "eps_255": line.eps_255, "data": line.data}
-        counts = one.counts.get(line, audit.Counts()).columns
+        counts = one.counts[line].columns
         yield {**dict.fromkeys(PRINTED), **stated, "best": False, **counts, "source": "printed"}

@@ -22,7 +22,8 @@ OF_DRAWS = ("vote", "worst")
 """The answers that depend on m: cells of different m are not to be compared."""
 
 Column = tuple[str, str, int]  # attack and knowledge as asked, and which of the cells under these labels
-_BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
+BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
+"""How the threats that have a ball are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +95,10 @@ class Cell:
     @property
     def ball(self) -> str | None:
         """The ball of the attack, for people; None where it has none or is not known yet."""
-        if self.eps_255 is None or self.threat not in _BALLS:
+        if self.eps_255 is None or self.threat not in BALLS:
             return None
         space = "" if self.eps_space == "pixel" else f" ({self.eps_space})"
-        return f"{_BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
+        return f"{BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
 
 
 PRINTED = tuple(entry.name for entry in fields(Cell) if entry.repr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose, sqrt
+from math import inf, isclose, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -68,6 +68,17 @@ def mean_interval(
     low, high = wilson(mean * n, n, level)
     low, high = _widened(mean, low, high, level, paths, batches)
     return max(0.0, min(low, mean)), min(1.0, max(high, mean))  # mean · n / n may round to its other side
+
+
+def student(mean: float, standard_error: float | None, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval for the mean of n independent values; where one value shows no spread, all numbers.
+
+    Source: Student, The probable error of a mean, Biometrika 6, 1908.
+    """
+    if standard_error is None or n < 2:
+        return -inf, inf
+    half = Variance(standard_error**2, n - 1).half_width(level)
+    return mean - half, mean + half
 
 
 def _widened(

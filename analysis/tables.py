@@ -18,7 +18,11 @@ from rna_ray.errors import QueryError, unknown
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
 _PARTS = ("ablation", "audit", "differences", "scores", "trained")  # queries that are no table by themselves
-_WITHOUT_ROWS = {"distortion": "no evaluation without a bound is in this store yet"}
+_WITHOUT_ROWS = {
+    "bound": "no bound probe is in this store yet",
+    "distortion": "no evaluation without a bound is in this store yet",
+    "smoothness": "no smoothness probe is in this store yet",
+}
 """What a query's table says instead of standing empty; in LaTeX as a comment."""
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 

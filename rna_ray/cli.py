@@ -81,10 +81,12 @@ def plan(
     Example: rna-ray plan sweeps/quickstart.yaml
     """
     from rna_ray import show
+    from rna_ray.sweep import throughput
     from rna_ray.sweep.status import standing
 
     opened, planned = _open(store), _plan(sweep, sets, preset)
-    document = show.plan(planned, standing(planned, opened))
+    stands = standing(planned, opened)
+    document = show.plan(planned, stands, throughput.measured(opened) if stands.to_do else ())
     _say(document, show.plan_text(document), as_json)
 
 
@@ -108,7 +110,8 @@ def query(
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     store: StoreUri = "rna-store",
 ) -> None:
-    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, plans, failures.
+    """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, probes, measures,
+    transfers, plans, failures.
 
     Example: rna-ray query "SELECT norm, count(*) FROM trials GROUP BY norm" --format json
     """
@@ -135,6 +138,26 @@ def table(
 
     text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against)
     typer.echo(text.rstrip("\n"))
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure that ships, or a sweep of the store.")],
+    folder: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the files go.")] = Path(),
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Whose rows are drawn, if not those of the sweep of that name.")
+    ] = None,
+    store: StoreUri = "rna-store",
+) -> None:
+    """Draw a figure from the store's rows: NAME.png, NAME.svg, and NAME.parquet with the data behind them.
+
+    Example: rna-ray figure rna-figure1 -o figures
+    """
+    from rna_ray.analysis import figures
+    from rna_ray.store import connect
+
+    for path in figures.figure(connect(_existing(store)), name, folder, sweep):
+        typer.echo(path)
 
 
 @app.command()

@@ -9,6 +9,7 @@
     │   ├── StoreError        a store that cannot be opened, read or written
     │   ├── CheckpointError   weights that are damaged or do not fit their network
     │   ├── QueryError        SQL or a table name that cannot be answered
+    │   ├── FigureError       a figure that is unknown, has no rows yet, or cannot be written
     │   └── ResourceError     CPUs or GPUs that the cluster does not have
     └── UnitError             a unit that cannot give a result; recorded, the others go on
         └── AttackError       an attack that left its ball, or broke its contract
@@ -54,6 +55,10 @@ class CheckpointError(UserError):
 
 class QueryError(UserError):
     """SQL or a table name that cannot be answered from the store."""
+
+
+class FigureError(UserError):
+    """A figure that is unknown, has no rows yet, or cannot be written."""
 
 
 class ResourceError(UserError):

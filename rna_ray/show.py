@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna_ray.store.records import RECORDS
-from rna_ray.sweep import cost
+from rna_ray.sweep import throughput
 from rna_ray.sweep.cost import ASSUMED, clock
 from rna_ray.sweep.units import NAMES
 
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
     from rna_ray.store import Store
     from rna_ray.sweep.plan import Plan
     from rna_ray.sweep.status import Status
+    from rna_ray.sweep.throughput import Measured
 
 Document = dict[str, Any]
 
 
-def plan(planned: Plan, status: Status) -> Document:
-    """Return what would run: units by kind and place, the trials, and the estimated cost of what is to do."""
+def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Document:
+    """Return what would run: units by kind and place, the trials, and the estimated cost of what is to do.
+
+    `measured` is what the store's finished units took.
+    """
     to_do = {unit.id for unit in status.to_do}
     where = planned.where
     gpus = {kind: (where.train if kind == "train" else where.evaluate).gpu > 0 for kind in NAMES}
     macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}
-    left = {kind: cost.seconds(macs[kind], gpu=gpus[kind]) for kind in NAMES}
+    rates = {kind: throughput.rate(kind, gpu=gpus[kind], measured=measured) for kind in NAMES}
+    left = {kind: macs[kind] / rates[kind].macs_per_second for kind in NAMES}
     units = {trial.network: trial for trial in planned.trials}
     counts = {
         kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
@@ -49,8 +55,15 @@ def plan(planned: Plan, status: Status) -> Document:
         "evaluations": _evaluations(planned, to_do),
         "probes": _probes(planned, to_do),
         "estimate": {
-            kind: {"device": "GPU" if gpus[kind] else "CPU core", "device_seconds": left[kind]} for kind in NAMES
+            kind: {
+                "device": "GPU" if gpus[kind] else "CPU core",
+                "device_seconds": left[kind],
+                "macs_per_second": rates[kind].macs_per_second,
+                "basis": rates[kind].basis,
+            }
+            for kind in NAMES
         },
+        "gpu_hours": sum(left[kind] for kind in NAMES if gpus[kind]) / 3600,
         "assumed": ASSUMED if any("import" in unit.settings["network"] for unit in imports) else None,
     }
 
@@ -91,15 +104,28 @@ def plan_text(document: Document) -> str:
     for probe in document["probes"]:
         lines.append(f"  {probe['probe']}: {len(probe['units'])} units, {probe['to_do']} to do")
     lines.append(_counts_text(document["units"]))
-    costs = [
-        f"{clock(one['device_seconds'])} of one {one['device']} for {NAMES[kind]}"
-        for kind, one in document["estimate"].items()
-        if one["device_seconds"]
-    ]
-    lines.append(f"estimated cost, roughly: {', '.join(costs)}" if costs else "nothing to do")
-    if costs and document["assumed"]:
-        lines.append(f"what imported networks cost is not known before they run: each is counted as a {ASSUMED}")
+    lines += _estimate_text(document)
     return "\n".join(lines)
+
+
+def _estimate_text(document: Document) -> list[str]:
+    left = {kind: one for kind, one in document["estimate"].items() if one["device_seconds"]}
+    if not left:
+        return ["nothing to do"]
+    costs = [f"{clock(one['device_seconds'])} of one {one['device']} for {NAMES[kind]}" for kind, one in left.items()]
+    whole = f"; {_hours(document['gpu_hours'])} in all" if document["gpu_hours"] else ""
+    lines = [f"estimated cost, roughly: {', '.join(costs)}{whole}"]
+    bases: dict[str, list[str]] = {}
+    for kind, one in left.items():
+        bases.setdefault(one["basis"], []).append(NAMES[kind])
+    lines += [f"  {' and '.join(kinds)}: {basis}" for basis, kinds in bases.items()]
+    if document["assumed"]:
+        lines.append(f"what imported networks cost is not known before they run: each is counted as a {ASSUMED}")
+    return lines
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f} GPU hours" if hours >= 10 else f"{hours:.2g} GPU hours"
 
 
 def status(sweep: str, store: Store) -> Document:

@@ -110,8 +110,7 @@ def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
 def printed_marks(lines: Sequence[papers.Line]) -> Mapping[papers.Line, Counts]:
     """Return the counts of each printed number, compared with the others of its row."""
     made, numbers = printed.claims(lines)
-    judgements = [_judged(claim, numbers) for claim in made]
-    return {line: _counts(one) for line, one in zip(printed.claimed(lines), judgements, strict=True)}
+    return {line: _counts(_judged(claim, numbers)) for line, claim in zip(lines, made, strict=True)}
 
 
 def _judged(claim: Claim, numbers: Evidence) -> Counter[Status]:

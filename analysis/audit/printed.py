@@ -28,17 +28,9 @@ class Printed:
         return Facts()
 
 
-def claimed(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines that say how a network stands an attack on itself.
-
-    A label goes on after a space where the images were made otherwise, as on another network: no check is for these.
-    """
-    return [line for line in lines if " " not in line.attack]
-
-
 def claims(lines: Sequence[Line]) -> tuple[list[Claim], Printed]:
-    """Return a claim for each of the claimed lines, to be compared within its own row, and all the numbers."""
-    numbers = {Rows(setting=_setting(line)): line for line in claimed(lines)}
+    """Return a claim for each printed number, to be compared within its own row, and all the numbers."""
+    numbers = {Rows(setting=_setting(line)): line for line in lines}
     table: dict[str, list[Rows]] = {}
     for rows, line in numbers.items():
         table.setdefault(line.row, []).append(rows)

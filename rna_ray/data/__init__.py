@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays, from files whose content is known; numpy only, so that a plan never imports torch."""
+"""Data sets as uint8 arrays, or as files that are decoded when asked for; without torch, so that a plan is light."""
 
 from rna_ray.data.digest import content_digest, digest_of
 from rna_ray.data.records import DataInfo, Dataset, Split

@@ -8,34 +8,46 @@ from pathlib import Path
 
 import numpy as np
 
+from rna_ray.data.image_files import ImageFiles
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """Images and their labels, in the publisher's order.
 
-    `images` is uint8 (N, C, H, W), C-contiguous; `labels` is int64 (N,).
+    `images` is uint8 (N, C, H, W), C-contiguous, or files that look like it when indexed; `labels` is int64 (N,).
     """
 
-    images: np.ndarray
+    images: np.ndarray | ImageFiles
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        assert self.images.dtype == np.uint8 and self.images.ndim == 4 and self.images.flags.c_contiguous
+        assert self.images.dtype == np.uint8 and len(self.images.shape) == 4
+        assert isinstance(self.images, ImageFiles) or self.images.flags.c_contiguous
         assert self.labels.dtype == np.int64 and self.labels.shape == self.images.shape[:1]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, index: np.ndarray) -> Split:
+        """Return the examples with these indices; what lies in files stays there."""
+        images = self.images.part(index) if isinstance(self.images, ImageFiles) else self.images[index]
+        return Split(images=images, labels=self.labels[index])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A data set in memory; `origin` is one sentence on where it came from."""
+    """A data set in memory, or in files that are decoded when asked for.
+
+    `origin` is one sentence on where it came from; `digest` stands for the content of one in files.
+    """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
     origin: str
+    digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,18 @@ class DataInfo:
     augment: str
     #: Whether the files are looked for under a folder that the user names (data.root).
     needs_root: bool
-    #: (root, download) → every file that decides the images and labels, in reading order; DataError if any lacks.
-    files: Callable[[Path | None, bool], tuple[Path, ...]]
-    #: (root, download) → the decoded data set; DataError if it is missing or damaged.
+    #: (root, download) → the data set; DataError if it is missing or damaged.
     load: Callable[[Path | None, bool], Dataset]
+    #: (root, download) → every file that decides the images and labels, in reading order; DataError if any lacks. None
+    #: where there are too many files to read them for a digest.
+    files: Callable[[Path | None, bool], tuple[Path, ...]] | None = None
+    #: Where `files` is None, (root, download) → the digest that stands for the content; DataError if it is missing.
+    digest: Callable[[Path | None, bool], str] | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.files is None) != (self.digest is None)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether images stay in their files, and are decoded when they are asked for."""
+        return self.files is None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from rna_ray.data import cifar10, cifar100, digits, mnist
+from rna_ray.data import cifar10, cifar100, digits, imagenet, mnist
 from rna_ray.data.records import DataInfo, Dataset
 from rna_ray.errors import DataError, unknown
 
@@ -18,7 +18,7 @@ def register(*infos: DataInfo) -> Mapping[str, DataInfo]:
     return MappingProxyType({record.name: record for record in infos})
 
 
-DATASETS = register(digits.INFO, mnist.INFO, cifar10.INFO, cifar100.INFO)
+DATASETS = register(digits.INFO, mnist.INFO, cifar10.INFO, cifar100.INFO, imagenet.INFO)
 
 
 def info(name: str) -> DataInfo:

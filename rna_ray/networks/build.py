@@ -12,7 +12,7 @@ from torch import nn
 from rna_ray.networks import describe
 from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.norms import Norm
-from rna_ray.networks.paths import PathSpace, path_space
+from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
 
 
@@ -20,7 +20,8 @@ from rna_ray.networks.spaces import parse
 class Network(nn.Module):
     """A body behind its input normalisation: images (N, C, H, W) in [0, 1] → logits (N, classes).
 
-    `draws_globally` says that a forward pass may draw from a global generator, as an imported body may.
+    `draws_globally` says that a forward pass may draw from a global generator, as an imported body may. `members` are
+    the norms that a path can take at every layer, each with that path; none are known of an imported body.
     """
 
     mean: torch.Tensor
@@ -28,9 +29,10 @@ class Network(nn.Module):
 
     def __init__(
         self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float],
-        draws_globally: bool = False,
+        draws_globally: bool = False, members: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
+        self.members = dict(members or {})
         self.body, self.paths, self.draws_globally = body, paths, draws_globally
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -65,4 +67,5 @@ def build(
             activation=ACTIVATIONS[settings.get("activation", "relu")],
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
-    return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std))
+    members = member_paths(space, description.layers)
+    return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std), members=members)

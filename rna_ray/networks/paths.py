@@ -63,6 +63,19 @@ def path_space(space: Space, layers: Sequence[NormLayer], *, layer_based: bool) 
     return PathSpace(kept, tuple(dict.fromkeys(zip(*columns, strict=True))))
 
 
+def member_paths(space: Space, layers: Sequence[NormLayer]) -> dict[str, tuple[int, ...]]:
+    """Return for each member of a space the path that takes it at every random layer of a network.
+
+    Of members that coincide at every layer, the first one stands for all.
+    """
+    columns = [space.index_at(layer) for layer in layers if len(space.at(layer)) > 1]
+    paths = zip(*columns, strict=True) if columns else [()]
+    named: dict[tuple[int, ...], str] = {}
+    for member, path in zip(space.members, paths, strict=False):
+        named.setdefault(path, str(member))
+    return {name: path for path, name in named.items()}
+
+
 def random_layers(network: nn.Module) -> list[Norm]:
     """Return a network's norm layers with more than one member, in the order of a path's columns."""
     return [module for module in network.modules() if isinstance(module, Norm) and len(module.members) > 1]

@@ -36,6 +36,26 @@ class Extent:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers(Option):
+    """A setting that is a list of whole numbers, each of them within the bounds and given once; null is the default."""
+
+    default: None = None  # type: ignore[assignment]
+
+    def check(self, given: object) -> tuple[int, ...] | None:  # type: ignore[override]
+        """Return the numbers; anything but null or a list of whole numbers in range is a SweepError."""
+        if given is None:
+            return None
+        listed = isinstance(given, list | tuple) and all(type(one) is int and self._inside(one) for one in given)
+        self._require(listed and 0 < len(set(given)) == len(given), given)  # type: ignore[arg-type]
+        return tuple(given)  # type: ignore[arg-type]
+
+    @property
+    def allowed(self) -> str:
+        """The values that this option takes, in words."""
+        return f"null, or a list of whole numbers {'above' if self.above else 'from'} {self.minimum:g}, each given once"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
     """A measurement that a sweep can name."""
 
@@ -46,8 +66,11 @@ class Probe:
     scope: Callable[[Settings], Scope]
     label: str  # how tables call it, from its options
     examples: int = 1000  # how many test images where an entry does not say
+    precision: Literal["fp32", "fp64"] | None = None
+    """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
     parts: Callable[[Settings, Extent], Sequence[Settings]] | None = None
-    """For probes of one network's paths, that planning must know: the settings of each of its units, checked."""
+    """For probes of one network along paths that planning must know: the settings of each unit; SweepError for what
+    does not fit the network. Unlike others, such a probe is refused for an imported network."""
     passes: Callable[[Settings, Extent | None], tuple[float, float]]
     """Estimated forward passes of an example through the network and through the source; a backward pass is two."""
 
@@ -83,6 +106,51 @@ def _pgd(steps: int) -> tuple[Option, ...]:
     return (THREAT, EPS, STEP, number, RANDOM_START)
 
 
+def _differences(settings: Settings, extent: Extent) -> Sequence[Settings]:
+    """Return the settings of each path difference; one that no two paths of the network have is a SweepError."""
+    if extent.layer_based:
+        raise SweepError(
+            f"probe: path-transfer draws the norm of each layer by itself, and {extent.norm} is layer-based; say with "
+            "`only` for which other variants this entry is"
+        )
+    most, rest = extent.random_layers, {name: value for name, value in settings.items() if name != "differences"}
+    asked = tuple(range(0, most + 1, 2)) if settings["differences"] is None else settings["differences"]
+    for difference in asked:
+        if difference > most:
+            raise SweepError(
+                f"differences: {difference} is more than the {most} layers of {extent.norm} at which two paths can part"
+            )
+    return [{**rest, "difference": difference} for difference in asked]
+
+
+def _similar(settings: Settings, extent: Extent) -> Sequence[Settings]:
+    """Return the settings, for the members of a network that has some to compare."""
+    if extent.members < 2:
+        raise SweepError(
+            f"between: {extent.norm} has one member and none to compare it with; say with `only` for which other "
+            "variants this entry is, or write networks"
+        )
+    return (settings,)
+
+
+def _gradients(settings: Settings, extent: Extent | None) -> tuple[float, float]:
+    """Return the passes of one gradient of each network, or of each member."""
+    return (3, 3) if extent is None or settings["between"] == "networks" else (3 * extent.members, 0)
+
+
+def _layers(settings: Settings, extent: Extent | None) -> tuple[float, float]:
+    """Return the passes of two Hessian-vector products at each norm layer, of which half the network lies above."""
+    return (0, 0) if extent is None else (extent.members * (5 + 6 * extent.layers), 0)
+
+
+def _bounded(settings: Settings, extent: Extent | None) -> tuple[float, float]:
+    """Return the passes of one attack and of four Hessian-vector products, for each ordered pair."""
+    attack, each = 3 * settings["steps"] + 1, 2 * 9 + 2
+    if extent is None or settings["between"] == "networks":
+        return each, attack + each
+    return extent.members * (extent.members - 1) * (attack + 2 * each), 0
+
+
 _RECORDS = (
     Probe(
         name="transfer",
@@ -92,6 +160,86 @@ _RECORDS = (
         scope=lambda settings: "pair",
         label="transfer-{steps}",
         passes=lambda settings, extent: (2, 3 * settings["steps"] + 1),
+    ),
+    Probe(
+        name="path-transfer",
+        about="PGD along one path of a network, answered along another so many layers away (RNA, Figure 5c).",
+        options=(
+            *_pgd(20),
+            Option(name="pairs", default=10, about="The number of pairs of paths for each difference."),
+            Numbers(
+                name="differences",
+                above=False,
+                about="At how many layers two paths part; null is every second number, from 0 to the random layers'.",
+            ),
+        ),
+        attack="pgd",
+        scope=lambda settings: "network",
+        label="path-transfer-{steps}",
+        parts=_differences,
+        passes=lambda settings, extent: (settings["pairs"] * (3 * settings["steps"] + 3), 0),
+    ),
+    Probe(
+        name="similarity",
+        about="The cosine of the loss's gradients with respect to natural images (RNA, Figure 3).",
+        options=(
+            Option(
+                name="between",
+                default="networks",
+                choices=("networks", "members"),
+                about="Whose gradients: two networks', on one draw each, or those along two members of one network.",
+            ),
+        ),
+        scope=lambda settings: "unordered pair" if settings["between"] == "networks" else "network",
+        label="similarity-{between}",
+        parts=_similar,
+        passes=_gradients,
+    ),
+    Probe(
+        name="surface",
+        about="The loss on a plane: along the gradient's sign, and along a random orthogonal (RNA, Figure 2).",
+        options=(
+            Option(name="radius_255", default=16.0, maximum=255.0, about="How far to go each way, in 255ths a pixel."),
+            Option(name="points", default=25, minimum=2.0, above=False, about="The points along each axis."),
+        ),
+        scope=lambda settings: "network",
+        label="surface",
+        examples=16,
+        precision="fp32",
+        passes=lambda settings, extent: (settings["points"] ** 2 + 9, 0),
+    ),
+    Probe(
+        name="smoothness",
+        about="The gradient's norm and curvature at each norm layer, for each member (RNA, Eq. 5 and 6).",
+        options=(),
+        scope=lambda settings: "network",
+        label="smoothness",
+        examples=200,
+        precision="fp64",
+        parts=lambda settings, extent: (settings,),
+        passes=_layers,
+    ),
+    Probe(
+        name="bound",
+        about="What Theorem 3.1 bounds transfer by, and the transfer, for ordered pairs (RNA, Eq. 7).",
+        options=(
+            Option(
+                name="between",
+                default="members",
+                choices=("members", "networks"),
+                about="Who is attacked and who answers: two members of one network, or two networks, on one draw each.",
+            ),
+            dataclasses.replace(THREAT, default="l2", choices=("l2",)),
+            dataclasses.replace(EPS, default=128.0),
+            dataclasses.replace(STEP, default=16.0),
+            Option(name="steps", default=20, about="The number of steps of the targeted attack."),
+        ),
+        attack="pgd",
+        scope=lambda settings: "pair" if settings["between"] == "networks" else "network",
+        label="bound-{between}",
+        precision="fp32",
+        parts=_similar,
+        passes=_bounded,
     ),
 )
 PROBES: dict[str, Probe] = {record.name: record for record in _RECORDS}

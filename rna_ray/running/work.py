@@ -391,11 +391,7 @@ def _training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Spli
     train = _load(settings["name"], settings["digest"], job.root, job.download).train
     order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
     held_out, rest = np.split(order, [settings["held_out"]])
-    return _part(train, rest[: settings["train_examples"]]), _part(train, held_out)
-
-
-def _part(images: Split, index: np.ndarray) -> Split:
-    return Split(images=images.images[index], labels=images.labels[index])
+    return train.part(rest[: settings["train_examples"]]), train.part(held_out)
 
 
 # -- rules decided before a unit starts --------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ PROVENANCE = (
     _column("ray", _TEXT, "Version of Ray, where it is installed.", optional=True),
     _column("device", _TEXT, "Device that computed, such as cpu or the name of the GPU."),
     _column("threads", pa.int32(), "Threads that torch used within one operation."),
-    _column("precision", _TEXT, "fp32 or bf16."),
+    _column("precision", _TEXT, "fp32 or bf16; fp64 for second derivatives of a probe."),
     _column("compiled", _BOOL, "Whether torch.compile was in use."),
     _column("kernel", _TEXT, "Which implementation of the random norms ran."),
     _column("seconds", pa.float64(), "Wall seconds of the unit."),

@@ -1,6 +1,9 @@
-"""From multiply-adds to time: rough, and said to be so; measured rates take its place as soon as there are any."""
+"""What units cost in multiply-adds, and those in time: rough; a store's measured rates take the place of these."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 CPU_MACS_PER_SECOND = 2.0e10
 """Multiply-adds a second of one CPU core on a small ResNet in fp32, as measured on a server core with AVX-512."""
@@ -8,14 +11,28 @@ CPU_MACS_PER_SECOND = 2.0e10
 GPU_MACS_PER_SECOND = 5.0e12
 """The same of one GPU: an assumption of ours, not yet measured."""
 
-
 ASSUMED = "resnet18"
 """Whose multiply-adds are taken for an imported network's, which only torch could count."""
 
 
+def training(settings: Mapping[str, Any], macs: int) -> int:
+    """Return the multiply-adds of a training with these settings, of a network that takes `macs` for an image."""
+    given = settings["training"]
+    steps = given["attack"]["steps"] if given["attack"] else 0
+    images = settings["data"]["train_examples"] * given["epochs"]
+    # TRADES and MART look at the images as they are too, and AWP twice at all.
+    updates = (2 if "loss" in given else 1) * (2 if "weight_perturbation" in given else 1)
+    return 3 * macs * images * (updates + steps)  # a backward pass costs two forward ones
+
+
+def assumed(*, gpu: bool) -> float:
+    """Return the multiply-adds a second of one core, or of one GPU, where none was measured."""
+    return GPU_MACS_PER_SECOND if gpu else CPU_MACS_PER_SECOND
+
+
 def seconds(macs: float, *, gpu: bool = False) -> float:
     """Return the estimated seconds of this many multiply-adds on one core, or on one GPU."""
-    return macs / (GPU_MACS_PER_SECOND if gpu else CPU_MACS_PER_SECOND)
+    return macs / assumed(gpu=gpu)
 
 
 def clock(seconds: float) -> str:

@@ -262,6 +262,11 @@ def _given(given: Experiment, lies: source.Source | None) -> dict[str, Any]:
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
     training = given.training
     assert training is not None
+    if training.augment == "resized-crop-flip" and not info.in_files:
+        raise SweepError(
+            f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
+            "allowed are none, crop and crop-flip"
+        )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural = objective == "natural"
     return {
@@ -300,12 +305,7 @@ def _attack(given: TrainingAttack) -> dict[str, Any]:
 def _cost(one: Found) -> int:
     if one.unit.kind == "import":
         return 2 * source.CHECKED * one.macs
-    settings = one.unit.settings["training"]
-    steps = settings["attack"]["steps"] if settings["attack"] else 0
-    images = one.unit.settings["data"]["train_examples"] * settings["epochs"]
-    # TRADES and MART look at the images as they are too, and AWP twice at all.
-    updates = (2 if "loss" in settings else 1) * (2 if "weight_perturbation" in settings else 1)
-    return 3 * one.macs * images * (updates + steps)  # a backward pass costs two forward ones
+    return cost.training(one.unit.settings, one.macs)
 
 
 def _asked(one: Found, at: int, label: str, spec: SweepSpec) -> Iterator[Asked]:

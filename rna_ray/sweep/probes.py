@@ -51,7 +51,7 @@ def measurements(
         given = attacked.variant.experiment.training
         taken = evaluations.inherited(record, entry.options, given.attack if given else training)
         settings = record.settings(taken | entry.options)
-        for part in _parts(record, settings, one):
+        for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)
             yield Measurement(
                 row=one.variant.row,
@@ -117,7 +117,7 @@ def _units(
         "attack": attack,
         "options": {name: value for name, value in settings.items() if attack is None or name not in attack},
         "batch": min(entry.batch, examples),
-        **{role: _role(entry, each, drawn=source is not None) for role, each in roles.items()},
+        **{role: _role(entry, record, each, drawn=source is not None) for role, each in roles.items()},
     }
     passes, source_passes = record.passes(settings, extent_of(one))
     macs = one.macs * passes + (source.macs * source_passes if source else 0)
@@ -127,7 +127,7 @@ def _units(
     }
 
 
-def _role(entry: Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
+def _role(entry: Probe, record: catalog.Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
     """Return what of one network decides a probe of it; an imported one has no other weights than its last."""
     trained = one.unit.kind == "train"
     if trained:
@@ -138,9 +138,9 @@ def _role(entry: Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
         "checkpoint": entry.checkpoint if trained else "last",
         "paths": settings["network"]["paths"],
         "noise_255": one.variant.experiment.noise_255,
-        "precision": settings["precision"],
+        "precision": record.precision or settings["precision"],
         # A probe of one network gives the paths itself, and a whole batch shares them: torch's native kernels run.
-        "compile": settings["compile"] and one.paths > 1 and drawn,
+        "compile": settings["compile"] and one.paths > 1 and drawn and record.precision is None,
     }
 
 

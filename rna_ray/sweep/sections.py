@@ -260,8 +260,9 @@ class Training(Section):
     """The weight decay of SGD."""
     schedule: Schedule = Schedule()
     """How the learning rate moves over the epochs."""
-    augment: Literal["none", "crop", "crop-flip"] | None = None
-    """Random crops of the images padded by 4, with or without flips; null is what suits the data set."""
+    augment: Literal["none", "crop", "crop-flip", "resized-crop-flip"] | None = None
+    """Random crops of the images padded by 4, with or without flips, or for imagenet random parts of an image, resized
+    and flipped; null is what suits the data set."""
     attack: TrainingAttack = TrainingAttack()
     """The attack inside adversarial training."""
     attack_mode: Literal["train", "eval", "train_frozen"] = "train_frozen"

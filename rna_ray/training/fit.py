@@ -24,7 +24,7 @@ from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
-from rna_ray.training.augment import augment
+from rna_ray.training.augment import on_device, read
 from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
 from rna_ray.training.losses import Loss
 from rna_ray.training.perturbation import perturbable, perturbed
@@ -102,9 +102,8 @@ class _Trainer:
         # In train mode each draw is a batch of its own: the examples of a batch share its statistics.
         self.passes = Passes(network, forward=forward, bf16=bf16, shared=shared, separate=True)
         self.answers = Passes(network, forward=forward, bf16=bf16, shared=shared)
-        self.images, self.labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
-        self.held_images = torch.from_numpy(held_out.images).to(device)
-        self.held_labels = torch.from_numpy(held_out.labels).to(device)
+        self.images, self.held_images = (on_device(part.images, device) for part in (train, held_out))
+        self.labels, self.held_labels = (torch.from_numpy(part.labels).to(device) for part in (train, held_out))
         self.batch = min(self.settings["batch"], len(self.labels))
         self.batches = len(self.labels) // self.batch  # the last, smaller one waits for the next shuffle
 
@@ -158,7 +157,7 @@ class _Trainer:
 
     def _update(self, epoch: int, random: Randomness, examples: torch.Tensor) -> float:
         """Make one update on the images with these indices, attacked along the path that the objective says."""
-        x = augment(self.images[examples].float() / 255, self.settings["augment"], random, examples)
+        x = read(self.images, self.settings["augment"], random, examples)
         y = self.labels[examples]
         # White-box: the attacker's path is the update's. Black-box: p_a for the whole attack, a fresh p for the update.
         knowledge = Knowledge("fixed" if self.settings["objective"] == "whitebox" else "transfer")

@@ -42,6 +42,8 @@ variants:
   ours: {}
 evaluation:
   - {attack: pgd, steps: 2, knowledge: [transfer, eot-4], examples: 40, batch: 20, shard: 20}
+probes:
+  - {probe: transfer, steps: 2, examples: 40, batch: 20}
 """
 
 
@@ -69,6 +71,8 @@ def test_a_network_that_is_imported_is_judged_beside_one_that_is_trained(
     assert (units["train"]["done"], units["import"]["done"], units["import"]["failed"]) == (1, 1, 1)
     assert (units["evaluate"]["done"], units["evaluate"]["blocked"]) == (6, 4)  # ours: one path, two shards
 
+    assert (units["probe"]["done"], units["probe"]["blocked"]) == (4, 5)  # of the pairs, those without the broken one
+
     alone = run("run", "own.yaml", "--store", tmp_path / "alone", "--address", "inline")
     assert alone.code == 1 and differences(open_store(tmp_path / "alone"), open_store(store)) == []
 
@@ -78,8 +82,8 @@ def test_a_network_that_is_imported_is_judged_beside_one_that_is_trained(
     mended = run("resume", "own", "--store", store, "--address", "inline", "--json")
     assert mended.code == 0, mended.err
     counts = mended.document["units"]
-    assert (mended.document["ran"], counts["train"]["done"], counts["import"]["done"]) == (10, 1, 2)
+    assert (mended.document["ran"], counts["train"]["done"], counts["import"]["done"]) == (18, 1, 2)
     status = run("status", "--store", store)
-    assert status.out == "own: trials 1/1 done; imports 2/2 done; evaluations 10/10 done\n"
+    assert status.out == "own: trials 1/1 done; imports 2/2 done; evaluations 10/10 done; probes 9/9 done\n"
     table = run("table", "own", "--store", store)
     assert [line.split("|")[1].strip() for line in table.out.splitlines()[2:5]] == ["theirs", "broken", "ours"]

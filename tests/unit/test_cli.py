@@ -27,7 +27,7 @@ training: {objective: natural, epochs: 1, batch: 32, schedule: {name: cosine}}
 evaluation:
   - {attack: natural, examples: 20, checkpoint: last}
 """
-COMMANDS = ("run", "resume", "plan", "status", "query", "table", "audit", "compare")
+COMMANDS = ("run", "resume", "plan", "status", "query", "table", "figure", "audit", "compare")
 
 
 @dataclasses.dataclass(frozen=True)

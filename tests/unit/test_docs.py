@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from rna_ray.attacks.catalog import ATTACKS
 from rna_ray.cli import app
+from rna_ray.probes.catalog import PROBES
 from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md"]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/rna.md"]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -43,13 +44,15 @@ def test_the_network_of_ones_own_in_the_readme_runs(tmp_path: Path, monkeypatch:
     assert open_store("rna-store").read("examples").num_rows == 200
 
 
-def test_the_readme_names_commands_and_attacks_that_exist() -> None:
+def test_the_readme_names_commands_attacks_and_probes_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^rna-ray (\w+)", text, re.MULTILINE))
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert listed == commands
     for name in ATTACKS:
         assert f"`{name}`" in text, f"the README does not name the attack {name}"
+    for name in PROBES:
+        assert f"{{probe: {name}}}" in text, f"the README does not name the probe {name}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -69,7 +72,17 @@ def test_every_shipped_sweep_plans_at_each_of_its_scales() -> None:
     for path in sorted((ROOT / "sweeps").glob("*.yaml")):
         presets = yaml.safe_load(path.read_text(encoding="utf-8")).get("presets", {})
         for preset in (None, *presets):
-            assert plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name).cells
+            planned = plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name)
+            assert planned.cells or planned.probes
+
+
+def test_the_page_on_the_rna_paper_names_every_sweep_and_printed_table_of_it() -> None:
+    text = (ROOT / "docs/rna.md").read_text(encoding="utf-8")
+    ours = {path.stem for folder in ("sweeps", "analysis/published") for path in (ROOT / folder).glob("rna-*.*")}
+    assert {"rna-table1", "rna-table5", "rna-figure5"} <= ours
+    assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b(?!-)", text)] == []
+    named = set(re.findall(r"sweeps/(rna-\w+)\.yaml", text))
+    assert named and [name for name in named if not (ROOT / f"sweeps/{name}.yaml").exists()] == []
 
 
 def test_every_command_has_help() -> None:

@@ -50,12 +50,14 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "rna_ray.training", "rna_ray.running.inline", "rna_ray.running.provenance", "rna_ray.running.work",
     ),
     "duckdb": ("rna_ray.store.views", "rna_ray.analysis"),
+    "matplotlib": ("rna_ray.analysis.figures",),
     "pyarrow": ("rna_ray.store", "rna_ray.analysis"),
     "pydantic": ("rna_ray.sweep",),
     "typer": ("rna_ray.cli",),
     "yaml": ("rna_ray.sweep.yaml_file",),
     "torchattacks": ("rna_ray.attacks.libraries",),
     "pyautoattack": ("rna_ray.attacks.libraries",),
+    "PIL": ("rna_ray.data.image_files",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip
 WITHOUT_TORCH = (

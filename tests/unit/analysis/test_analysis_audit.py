@@ -533,8 +533,6 @@ def test_figure_5_keeps_the_orders_of_steps_and_radii() -> None:
     judged = {(one.attack, one.check, one.accuracy, one.other_accuracy) for one in found if one.status == "passed"}
     assert ("pgd-100", "more steps ≤ fewer", 0.5994, 0.6070) in judged
     assert ("pgd-20", "larger ε ≤ smaller", 0.2490, 0.8006) in judged
-    assert 0.6109 not in {one.accuracy for one in found}  # images made on another path: no check is for them
-    assert not any("Figure 1" in one.variant for one in audits.published())
 
 
 def test_two_sources_of_one_method_are_not_compared_with_each_other() -> None:

@@ -15,7 +15,7 @@ from rna_ray.errors import DataError
 
 
 def test_the_registered_data_sets_are_these() -> None:
-    assert list(data.DATASETS) == ["digits", "mnist", "cifar10", "cifar100"]
+    assert list(data.DATASETS) == ["digits", "mnist", "cifar10", "cifar100", "imagenet"]
 
 
 @pytest.mark.parametrize("name", data.DATASETS)
@@ -24,14 +24,16 @@ def test_a_record_agrees_with_itself(name: str) -> None:
     assert record.name == name
     assert len(record.mean) == len(record.std) == record.shape[0]
     assert all(0 < mean < 1 and 0 < std < 0.5 for mean, std in zip(record.mean, record.std, strict=True))
-    assert record.augment == {"cifar10": "crop-flip", "cifar100": "crop-flip"}.get(name, "none")
+    augments = {"cifar10": "crop-flip", "cifar100": "crop-flip", "imagenet": "resized-crop-flip"}
+    assert record.augment == augments.get(name, "none")
+    assert record.in_files == (name == "imagenet")
     assert record.needs_root == (name != "digits")
     with pytest.raises(FrozenInstanceError):
         record.classes = 11  # type: ignore[misc]
 
 
 def test_an_unknown_name_gets_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"'cifar'; did you mean 'cifar10'\? Known: cifar10, cifar100, digits, mnist"):
+    with pytest.raises(DataError, match=r"'cifar'; did you mean 'cifar10'\? Known: cifar10, .*, mnist"):
         data.load("cifar")
 
 
@@ -40,7 +42,7 @@ def test_two_data_sets_of_one_name_are_a_bug() -> None:
         registry.register(digits.INFO, replace(digits.INFO, classes=9))
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "imagenet"])
 def test_a_data_set_on_disk_asks_for_its_folder(name: str) -> None:
     for ask in (data.load, data.content_digest):
         with pytest.raises(DataError, match=r"is read from a folder: set data\.root"):
@@ -58,7 +60,8 @@ def test_a_folder_may_be_relative_or_start_at_home(tmp_path: Path, monkeypatch: 
 def test_the_room_imports_no_library_but_numpy() -> None:
     code = (
         "import sys; from rna_ray import data; data.load('digits'); data.content_digest('digits');"
-        "print([name for name in ('torch', 'torchvision', 'sklearn', 'scipy', 'pandas', 'ray') if name in sys.modules])"
+        "heavy = ('torch', 'torchvision', 'PIL', 'sklearn', 'scipy', 'pandas', 'ray');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from running_base import learned
+from torch.nn import functional as F
 
 from rna_ray import data
 from rna_ray.networks.build import build
@@ -41,12 +41,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    """A ResNet-8 of plain BN that has learned the digits."""
+    """A ResNet-8 of plain BN that has learned some digits."""
     info = data.info("digits")
     settings = {"name": "resnet8", "width": 8, "norm": "BN", "layer_based": False}
-    return learned(
-        lambda: build(settings, shape=info.shape, classes=10, mean=info.mean, std=info.std, seed=0)
-    )  # fmt: skip
+    made = build(settings, shape=info.shape, classes=10, mean=info.mean, std=info.std, seed=0)
+    train, threads = data.load("digits").train, torch.get_num_threads()
+    x, y = torch.from_numpy(train.images[:256]).float() / 255, torch.from_numpy(train.labels[:256])
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
+    torch.set_num_threads(1)  # many small operations
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(made(x), y).backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
+    return made.eval()
 
 
 @pytest.fixture
@@ -78,7 +86,7 @@ def in_torchvisions_names(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 def natural(store: Store) -> dict[int, tuple[int, list[int]]]:
     """Return the label and the predictions of each example as it is."""
     rows = [row for row in store.read("examples").to_pylist() if row["attack"] == "natural"]
-    return {row["example"]: (row["label"], row["predictions"]) for row in rows}
+    return {row["example"]: (row["label"], row["natural_predictions"]) for row in rows}
 
 
 def accuracy(network: torch.nn.Module, images: int) -> int:
@@ -98,11 +106,11 @@ def test_weights_without_training_are_evaluated_as_they_are(store: Store, networ
     }  # fmt: skip
     assert trial["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     correct = sum(predicted[0] == label for label, predicted in natural(store).values())
-    assert correct == accuracy(network, 200) > 170
+    assert correct == accuracy(network, 200) > 100
 
 
 def test_training_starts_from_them_on_every_member(store: Store, network: torch.nn.Module) -> None:
-    """One epoch at a tiny rate: the network is still the given one, and every norm of the space knows the digits."""
+    """One epoch at a tiny rate: the network is still the given one, on every norm of the space."""
     assert run(store, network, "network.norm=BN+LN", text=SWEEP + TRAIN).failures == ()
     (trial,) = store.read("trials").to_pylist()
     assert (trial["state"], trial["norm"], trial["log2_paths"]) == ("finished", "BN+LN", 9.0)

@@ -47,6 +47,14 @@ def test_an_activation_is_a_setting_only_where_it_is_not_relu(planned: Planned) 
     assert silu["network"] == {**relu["network"], "activation": "silu"}
 
 
+def test_crops_of_whole_images_are_for_data_sets_in_files(planned: Planned) -> None:
+    imagenet = trains(planned(BASE, "data.name=imagenet", "network.name=resnet50"))[0]
+    assert imagenet["training"]["augment"] == "resized-crop-flip"
+    assert imagenet["data"]["train_examples"] == 1_281_167 - 128
+    with pytest.raises(SweepError, match=r"augment: resized-crop-flip is for images in files, .* not for digits"):
+        planned(BASE, "training.augment=resized-crop-flip")
+
+
 def test_an_evaluate_unit_leaves_no_default_out(planned: Planned) -> None:
     plan = planned()
     train, first, second = plan.units

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rna_ray.sweep.plan import plan
+from rna_ray.sweep.plan import Plan, plan
 from rna_ray.sweep.spec import load
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -28,3 +28,50 @@ def test_quickstart_is_what_the_readme_says() -> None:
     assert {cell.attack for cell in made.cells} == {"natural", "fgsm", "pgd-20", "autoattack-standard"}
     assert {cell.knowledge for cell in made.cells} == {"none", "transfer", "fixed", "eot-10"}
     assert [cell.variant for cell in made.cells if cell.attack == "autoattack-standard"] == ["BN", "BN+IN black-box"]
+
+
+def trained(made: Plan, variant: str) -> dict[int, str]:
+    """Return the ids of a variant's networks by seed."""
+    return {trial.row.get("seed", 0): trial.network for trial in made.trials if trial.variant == variant}
+
+
+def evaluated(made: Plan, variant: str) -> dict[tuple[str, str, int], tuple[str, ...]]:
+    """Return the ids of a variant's evaluate units by attack, knowledge and seed."""
+    return {
+        (cell.attack, cell.knowledge, cell.row.get("seed", 0)): cell.units
+        for cell in made.cells
+        if cell.variant == variant
+    }
+
+
+@pytest.mark.parametrize("preset", [None, "small"])
+@pytest.mark.parametrize("protocol", ["paper", "ours"])
+def test_what_several_tables_ask_for_is_trained_and_attacked_once(preset: str | None, protocol: str) -> None:
+    one, four, five = (
+        plan(load(SWEEPS / f"rna-table{number}.yaml", preset=preset), digest=lambda data: data.name)
+        for number in (1, 4, 5)
+    )
+    rna = f"ResNet-18 RNA, {protocol}", f"IN+BN, {protocol}", f"BGN+GN[1-1] black-box layer-free, {protocol}"
+    assert trained(one, rna[0]) == trained(four, rna[1]) == trained(five, rna[2])
+    assert list(trained(one, rna[0])) == [0, 1, 2] and len(set(trained(one, rna[0]).values())) == 3
+    assert trained(one, f"ResNet-18 BN, {protocol}") == trained(four, f"BN, {protocol}")
+    assert evaluated(one, rna[0]) == evaluated(four, rna[1])
+    assert evaluated(one, f"ResNet-18 BN, {protocol}") == evaluated(four, f"BN, {protocol}")
+    assert evaluated(five, rna[2]).items() <= evaluated(four, rna[1]).items()
+    seven = {"natural", "fgsm", "pgd-20", "mifgsm-5", "deepfool-50", "autoattack-standard"}
+    assert seven < {attack for attack, _, _ in evaluated(five, rna[2])}
+
+
+@pytest.mark.parametrize(("number", "data"), [(1, "cifar10"), (2, "cifar100")])
+def test_tables_1_and_2_cross_two_networks_with_six_norms(number: int, data: str) -> None:
+    made = plan(load(SWEEPS / f"rna-table{number}.yaml"), digest=lambda given: given.name)
+    settings = {unit.id: unit.settings for unit in made.units if unit.kind == "train"}
+    networks = {trial.variant: settings[trial.network] for trial in made.trials}
+    assert len(networks) == 24 and {one["data"]["name"] for one in networks.values()} == {data}
+    wide = networks["WideResNet32 RNA, ours"]["network"]
+    assert (wide["name"], wide["width"], wide["paths"]) == ("wide-resnet-34", 160, "example")
+    assert networks["ResNet-18 RNA, paper"]["network"]["paths"] == "batch"
+    norms = {variant: one["network"]["norm"] for variant, one in networks.items()}
+    assert norms["ResNet-18 IN, paper"] == norms["WideResNet32 IN, paper"] == "IN(affine=false)"
+    assert norms["ResNet-18 IN, ours"] != norms["ResNet-18 IN, paper"]
+    assert {one["training"]["epochs"] for one in networks.values()} == {200}

@@ -17,6 +17,7 @@ def test_nothing_done(planned: Planned) -> None:
         "train": {"done": 0, "ready": 2, "waiting": 0, "failed": 0, "blocked": 0},
         "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
         "evaluate": {"done": 0, "ready": 0, "waiting": 4, "failed": 0, "blocked": 0},
+        "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
     }
     assert status.remaining == sum(plan.costs.values())
     assert status.to_do == plan.units

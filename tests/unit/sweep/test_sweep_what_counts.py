@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from sweep_base import BASE, Planned
 
 from rna_ray.attacks.catalog import ATTACKS, Option
+from rna_ray.probes.catalog import PROBES, Numbers
 from rna_ray.sweep.experiment import SweepSpec
-from rna_ray.sweep.sections import Evaluation
+from rna_ray.sweep.sections import Evaluation, Probe
 
 IMPORTED = ("network={import: 'json.decoder:build'}", "training=", "evaluation.0.checkpoint=last")
 
@@ -65,6 +66,10 @@ ENTRY: dict[str, str] = {
     "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
     "shard": "200", "eval": "train_frozen",
 }  # fmt: skip
+PROBED: dict[str, str] = {
+    "probe": "similarity", "examples": "150", "checkpoint": "last", "batch": "50", "shard": "200",
+}  # fmt: skip
+PROBE = "probes=[{probe: transfer, examples: 200}]"
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
     "network.root": "/elsewhere", "network.weights_sha256": hashlib.sha256(b"weights").hexdigest(),
@@ -81,9 +86,9 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         kind = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         name = field.alias or name
-        if kind is not None and f"{prefix}{name}" != "evaluation":
+        if kind is not None and f"{prefix}{name}" not in ("evaluation", "probes"):
             yield from leaves(kind, bool(counts), f"{prefix}{name}.")
-        elif f"{prefix}{name}" not in ("evaluation", "options"):
+        elif f"{prefix}{name}" not in ("evaluation", "probes", "options"):
             yield f"{prefix}{name}", bool(counts)
 
 
@@ -92,6 +97,8 @@ def test_every_field_is_in_one_of_the_lists() -> None:
     entry = dict(leaves(Evaluation))
     assert {name for name, counts in fields.items() if counts} == {*COUNTS, *EVALUATED}
     assert {name for name, counts in entry.items() if counts} == set(ENTRY)
+    probe = dict(leaves(Probe))
+    assert {name for name, counts in probe.items() if counts} == set(PROBED) and set(probe) == {*PROBED, "only"}
     free = {name for name, counts in fields.items() if not counts}
     assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
 
@@ -124,6 +131,18 @@ def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str
     assert [unit.id for unit in before.units] != [unit.id for unit in after.units]
 
 
+@pytest.mark.parametrize("key", PROBED)
+def test_a_field_of_a_probe_changes_its_units_only(planned: Planned, key: str) -> None:
+    value = f"probes.0.{key}={PROBED[key]}"
+    more = "variants={A: {}, B: {network.norm: BN}}"  # a pair for `similarity`
+    before, after = planned(BASE, PROBE, more), planned(BASE, PROBE, more, value)
+    ids = [{unit.id for unit in one.units if unit.kind == "probe"} for one in (before, after)]
+    assert all(ids) and ids[0] != ids[1]
+    assert all(unit in after.units for unit in before.units if unit.kind != "probe")
+    only = planned(BASE, PROBE, more, "probes.0.only=[A]")
+    assert {unit.id for unit in only.units} < {unit.id for unit in before.units}
+
+
 @pytest.mark.parametrize("key", FREE)
 def test_a_field_that_does_not_count_leaves_every_id(planned: Planned, key: str) -> None:
     context = {"network.root": IMPORTED, "network.weights_sha256": ("network.weights=w.safetensors",)}.get(key, ())
@@ -131,6 +150,8 @@ def test_a_field_that_does_not_count_leaves_every_id(planned: Planned, key: str)
 
 
 def other(option: Option) -> object:
+    if isinstance(option, Numbers):
+        return [1, 3]
     if isinstance(option.default, bool):
         return str(not option.default).lower()
     if option.choices:
@@ -149,3 +170,16 @@ def test_every_option_of_every_attack_counts(planned: Planned, attack: str, opti
     before, after = planned(BASE, entry, few), planned(BASE, entry, few, f"evaluation.0.{option.name}={other(option)}")
     assert before.units[0].id == after.units[0].id
     assert not {unit.id for unit in before.units[1:]} & {unit.id for unit in after.units[1:]}
+
+
+@pytest.mark.parametrize(
+    ("probe", "option"),
+    [(probe.name, option) for probe in PROBES.values() for option in probe.options if len(option.choices) != 1],
+    ids=lambda part: getattr(part, "name", part),
+)
+def test_every_option_of_every_probe_counts(planned: Planned, probe: str, option: Option) -> None:
+    entry = f"probes=[{{probe: {probe}, examples: 100{', eps_255: 9' if option.name == 'threat' else ''}}}]"
+    more = "variants={A: {}, B: {network.norm: BN+LN}}"
+    before, after = planned(BASE, entry, more), planned(BASE, entry, more, f"probes.0.{option.name}={other(option)}")
+    ids = [{unit.id for unit in one.units if unit.kind == "probe"} for one in (before, after)]
+    assert all(ids) and not ids[0] & ids[1]

@@ -1,0 +1,91 @@
+"""The figures that ship, and the one that every sweep has: what is asked of the store, and how it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from rna_ray.analysis import tables
+from rna_ray.analysis.figures import ablation, files, similarity, strength, surface, theory, transfer
+from rna_ray.analysis.figures.setting import Setting, setting
+from rna_ray.errors import FigureError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure: one tidy table asked of a sweep's rows, and the picture of nothing but this table."""
+
+    about: str
+    tabulate: Callable[[duckdb.DuckDBPyConnection, str], pa.Table]
+    draw: Callable[[list[Row], Setting], Picture]
+
+
+FIGURES = {
+    "rna-figure1": Figure(
+        about="RNA Figure 1 (c, d): who is fooled by adversarial examples made on whom.",
+        tabulate=transfer.tabulate,
+        draw=transfer.draw,
+    ),
+    "rna-figure2": Figure(
+        about="RNA Figure 2: the loss over a plane of inputs.", tabulate=surface.tabulate, draw=surface.draw
+    ),
+    "rna-figure3": Figure(
+        about="RNA Figure 3: how alike the input gradients of two networks, or of two norms of one, are.",
+        tabulate=similarity.tabulate,
+        draw=similarity.draw,
+    ),
+    "rna-figure5": Figure(
+        about="RNA Figure 5: more steps, larger radii, and paths that differ in more layers.",
+        tabulate=strength.tabulate,
+        draw=strength.draw,
+    ),
+    "rna-theory": Figure(
+        about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
+        tabulate=theory.tabulate,
+        draw=theory.draw,
+    ),
+}
+"""Each is drawn from the rows of the sweep of the same name, unless another is named."""
+
+ABLATION = Figure(
+    about="The table of any sweep, as dots with their intervals.", tabulate=ablation.tabulate, draw=ablation.draw
+)
+
+
+def names() -> list[str]:
+    """Return the figures that ship; the name of a sweep in the store is a figure too."""
+    return sorted(FIGURES)
+
+
+def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep: str | None = None) -> list[Path]:
+    """Draw a figure into NAME.png, NAME.svg and NAME.parquet of a folder, all or none, and return their paths.
+
+    `sweep` is whose rows are drawn, by default those of the sweep of the same name. The same rows give the same bytes.
+    FigureError for a name that is neither a figure nor a sweep, for one without rows, and where nothing can be written.
+    """
+    known = tables.sweeps(connection)
+    if name not in FIGURES and name not in known:
+        raise FigureError(unknown("figure", name, {*names(), *known}))
+    chosen = FIGURES.get(name, ABLATION)
+    if sweep is not None and sweep not in known:
+        raise FigureError(unknown("sweep of this store:", sweep, known))
+    of = name if sweep is None else sweep
+    table = chosen.tabulate(connection, of) if of in known else None
+    if table is None or not table.num_rows:
+        raise FigureError(f"there are no rows for figure {name} yet: first do its sweep, rna-ray run {_file(of)}")
+    described = setting(connection, of)
+    return files.write(folder, name, table, lambda: chosen.draw(table.to_pylist(), described), described.about)
+
+
+def _file(sweep: str) -> str:
+    return f"sweeps/{sweep}.yaml" if sweep in FIGURES else f"{sweep}.yaml"

@@ -1,0 +1,102 @@
+"""What stands under every figure: networks, data, scale, n, seeds, and what the intervals are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from rna_ray.analysis.cells import BALLS, sql
+from rna_ray.analysis.query import answer
+
+TRAINING = {"natural": "natural training", "adversarial": "adversarial training", "imported": "imported"}
+"""How networks were trained, as queries/figures/networks.sql tells them apart, and in words."""
+WILSON = "95 % Wilson intervals over the images"
+STUDENT = "95 % Student intervals over the images"
+_PRINTED = {
+    "resnet8": "ResNet-8", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wide-resnet-34": "WideResNet-34",
+    "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "imagenet": "ImageNet", "digits": "digits",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """On what a sweep's rows were measured, in words."""
+
+    about: str
+    """Such as: ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs."""
+    missing: int
+    """Measurements that the sweep asks for and the store does not have yet."""
+    sharing: tuple[str, ...]
+    """Variants whose images of a batch share one drawn path."""
+    attacks: Mapping[str, str]
+    """What the sweep's probes attacked with, such as transfer → PGD-7 within ℓ∞ ε = 8/255."""
+
+    def footer(self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str) -> str:
+        """Return the sentence for rows that have columns n and seeds."""
+        seeds = span(rows, "seeds")
+        parts = [self.about, f"n = {span(rows, 'n')} images"]
+        parts += [f"{seeds} {'seed' if seeds == '1' else 'seeds, averaged within each image'}", intervals, *more]
+        if self.missing:
+            parts.append(f"{self.missing:,} of the sweep's measurements are still missing")
+        return "; ".join(part for part in parts if part) + "."
+
+
+def ask(connection: duckdb.DuckDBPyConnection, query: str, sweep: str) -> list[dict[str, Any]]:
+    """Return the rows that a query of queries/figures gives for a sweep."""
+    connection.execute(sql("figures/networks"))
+    return answer(connection, sql(f"figures/{query}"), {"sweep": sweep}).to_pylist()
+
+
+def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
+    """Return on what the rows of a sweep were measured."""
+    rows = ask(connection, "setting", sweep)
+    attacks: dict[str, list[str]] = {}
+    for row in ask(connection, "attacks", sweep):
+        attacks.setdefault(row["probe"], []).append(_attack(json.loads(row["attack_settings"])))
+    trained = [row for row in rows if row["objective"] != "imported"]
+    parts = [
+        _listed(rows, "network", "{}"),
+        _listed(trained, "width", "width {}"),
+        _listed(rows, "data", "{}"),
+        _listed(trained, "train_examples", "{} training images"),
+        _listed(trained, "epochs", "{} epochs"),
+    ]
+    return Setting(
+        about=", ".join(part for part in parts if part),
+        missing=rows[0]["missing"] if rows else 0,
+        sharing=tuple(dict.fromkeys(row["variant"] for row in rows if row["shares_paths"])),
+        attacks={probe: " and ".join(dict.fromkeys(found)) for probe, found in attacks.items()},
+    )
+
+
+def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Return what to call networks given as (label, norm, training): by their norms where these tell them apart."""
+    known = set(networks)
+    alone = len({(norm, trained) for _, norm, trained in known}) == len({label for label, _, _ in known})
+    return {label: norm if alone else label for label, norm, _ in known}
+
+
+def _attack(settings: Mapping[str, Any]) -> str:
+    """Return an attack in words: PGD-7 within ℓ∞ ε = 8/255, steps of 2/255."""
+    steps = f"-{settings['steps']}" if "steps" in settings else ""
+    within = f" within {BALLS[settings['threat']]} ε = {settings['eps_255']:g}/255" if "eps_255" in settings else ""
+    step = f", steps of {settings['step_255']:g}/255" if "step_255" in settings else ""
+    return f"{settings['name'].upper()}{steps}{within}{step}"
+
+
+def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:
+    values = sorted({row[column] for row in rows})
+    shown = [_PRINTED.get(value, value) if isinstance(value, str) else f"{value:,}" for value in values]
+    return text.format(" and ".join(shown)) if shown else ""
+
+
+def span(rows: Iterable[Mapping[str, Any]], column: str) -> str:
+    """Return the smallest and the largest value of a column: 500, or 200 to 1,000."""
+    found = sorted({row[column] for row in rows if row[column]})
+    if not found:
+        return "0"
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"

@@ -1,0 +1,128 @@
+"""How fast the finished units of a store were, by the device that computed them: what an estimate of cost rests on."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rna_ray import data
+from rna_ray.errors import UserError
+from rna_ray.networks import describe
+from rna_ray.sweep import cost, evaluations
+from rna_ray.sweep.units import NAMES, Kind, Unit
+
+if TYPE_CHECKING:
+    from rna_ray.store import Store
+
+LOOKED_AT = 200
+"""The most evaluations that are read. Ids are digests, so the first of them in order are as good as drawn."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the units of one kind on one kind of device took."""
+
+    kind: Kind
+    device: str
+    """cpu, or the name of the GPU."""
+    units: int
+    macs_per_second: float
+    """Of one core, or of one GPU: the median over the units, in multiply-adds as plans count them."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it was a GPU."""
+        return self.device != "cpu"
+
+    @property
+    def words(self) -> str:
+        """What this is, for people."""
+        where = self.device if self.gpu else "CPU cores"
+        return f"measured on {self.units} {NAMES[self.kind][: None if self.units > 1 else -1]} on {where} in this store"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What an estimate takes a device to do, and why."""
+
+    macs_per_second: float
+    basis: str
+
+
+def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
+    """Return the rate to estimate units of a kind with: measured on such units, on others, or else assumed.
+
+    Of several GPUs, the one with the most units measured.
+    """
+    here = [one for one in measured if one.gpu == gpu]
+    if chosen := [one for one in here if one.kind == kind] or here:
+        found = max(chosen, key=lambda one: one.units)
+        return Rate(macs_per_second=found.macs_per_second, basis=found.words)
+    assumed, device = cost.assumed(gpu=gpu), "GPU" if gpu else "CPU core"
+    basis = f"an assumption: {assumed:.0e} multiply-adds a second and {device}, nothing measured in this store on a "
+    return Rate(macs_per_second=assumed, basis=basis.replace("e+", "e") + device.removesuffix(" core"))
+
+
+def measured(store: Store) -> list[Measured]:
+    """Return how fast the store's trials and evaluations were; units whose work cannot be told are left out."""
+    rates: dict[tuple[Kind, str], list[float]] = collections.defaultdict(list)
+    trials = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
+    for row in [*_trials(store, trials), *_evaluations(store, trials)]:
+        if row["macs"] and row["seconds"] > 0:
+            cores = row["threads"] if row["device"] == "cpu" else 1
+            rates[row["kind"], row["device"]].append(row["macs"] / row["seconds"] / max(cores, 1))
+    return [
+        Measured(kind=kind, device=device, units=len(found), macs_per_second=statistics.median(found))
+        for (kind, device), found in sorted(rates.items())
+    ]
+
+
+def _trials(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the finished trainings with the seconds of all their epochs: a resumed trial's own begin anew."""
+    finished = [unit_id for unit_id, row in trials.items() if row["state"] == "finished"]
+    spent: dict[str, float] = collections.defaultdict(float)
+    for row in store.read("epochs", finished).select(["unit_id", "seconds"]).to_pylist():
+        spent[row["unit_id"]] += row["seconds"]
+    for unit_id in finished:
+        settings = json.loads(trials[unit_id]["settings"])
+        macs = _image(settings)
+        work = {"kind": "train", "seconds": spent[unit_id], "macs": macs and cost.training(settings, macs)}
+        yield trials[unit_id] | work
+
+
+def _evaluations(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    some = sorted(store.done("evaluations"))[:LOOKED_AT]
+    for row in store.read("evaluations", some).to_pylist():
+        network, settings = trials.get(row["network_id"]), json.loads(row["settings"])
+        macs = _image(json.loads(network["settings"])) if network else None
+        yield {**row, "kind": "evaluate", "macs": macs and macs * _passes(settings)}
+
+
+def _image(settings: Settings) -> int | None:
+    """Return the multiply-adds of one image through a trial's network; None where this release knows it no more."""
+    network = settings["network"]
+    return _macs(network.get("name", cost.ASSUMED), network.get("width"), settings["data"]["name"])
+
+
+@functools.cache
+def _macs(name: str, width: int | None, images: str) -> int | None:
+    try:
+        info = data.info(images)
+        return describe.describe(name, width=width, image_shape=info.shape, classes=info.classes).macs
+    except UserError:
+        return None
+
+
+def _passes(settings: Settings) -> float:
+    try:
+        unit = Unit(kind="evaluate", settings=settings, version=0)
+        return evaluations.forward_passes(unit, data.info(settings["data"]["name"]).classes)
+    except UserError:
+        return 0.0

@@ -1,0 +1,130 @@
+"""What an estimate rests on: the finished units of the store, on the device that the sweep asks for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from sweep_base import BASE, Planned
+
+from rna_ray.store import Store, open_store
+from rna_ray.store.records import SCHEMAS, from_rows
+from rna_ray.sweep.cost import CPU_MACS_PER_SECOND, GPU_MACS_PER_SECOND
+from rna_ray.sweep.plan import Plan
+from rna_ray.sweep.throughput import Measured, measured, rate
+from rna_ray.sweep.units import Unit, canonical
+
+H100 = "NVIDIA H100 80GB HBM3"
+_FILLED = {pa.string(): "x", pa.bool_(): False, pa.timestamp("us", tz="UTC"): datetime(2024, 5, 6, tzinfo=UTC)}
+
+
+def row(view: str, **given: Any) -> dict[str, Any]:
+    return {
+        column.name: given.get(column.name, None if column.nullable else _FILLED.get(column.type, 0))
+        for column in SCHEMAS[view]
+    }
+
+
+def commit(store: Store, unit: Unit, *, device: str, threads: int = 1, seconds: float, **given: Any) -> None:
+    """Write a unit's record as if it had taken so long on a device; a training in two epochs, resumed in between."""
+    shared = {"unit_id": unit.id, "device": device, "threads": threads, "settings": canonical(unit.settings)} | given
+    if unit.kind == "train":
+        epochs = [row("epochs", unit_id=unit.id, epoch=epoch, seconds=seconds / 2) for epoch in (1, 2)]
+        trial = {"state": "finished", "seconds": seconds / 2} | shared
+        tables = {"epochs": from_rows("epochs", epochs), "trials": from_rows("trials", [row("trials", **trial)])}
+        store.commit(unit.id, tables, record="trials")
+    else:
+        record = row("evaluations", network_id=unit.needs[0], seconds=seconds, **shared)
+        store.commit(unit.id, {"evaluations": from_rows("evaluations", [record])}, record="evaluations")
+
+
+@pytest.fixture
+def made(planned: Planned) -> Plan:
+    return planned(BASE + "grid: {seed: [0, 1, 2]}\n")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def trains(plan: Plan) -> list[Unit]:
+    return [unit for unit in plan.units if unit.kind == "train"]
+
+
+def evaluates(plan: Plan) -> list[Unit]:
+    return [unit for unit in plan.units if unit.kind == "evaluate"]
+
+
+def test_the_median_of_what_the_plan_counts_over_the_seconds_of_all_epochs(made: Plan, store: Store) -> None:
+    for unit, seconds in zip(trains(made), (10.0, 40.0, 20.0), strict=True):
+        commit(store, unit, device=H100, seconds=seconds)
+    work = made.costs[trains(made)[0].id]
+    assert measured(store) == [Measured(kind="train", device=H100, units=3, macs_per_second=work / 20)]
+
+
+def test_a_cpu_counts_by_the_core(made: Plan, store: Store) -> None:
+    first, *_ = trains(made)
+    commit(store, first, device="cpu", threads=4, seconds=10.0)
+    assert [one.macs_per_second for one in measured(store)] == [made.costs[first.id] / 40]
+
+
+def test_evaluations_count_what_the_plan_counts_of_their_network(made: Plan, store: Store) -> None:
+    unit = evaluates(made)[0]
+    commit(store, trains(made)[0], device="cpu", seconds=10.0)
+    commit(store, unit, device="cpu", seconds=5.0)
+    found = {one.kind: one.macs_per_second for one in measured(store)}
+    assert found["evaluate"] == pytest.approx(made.costs[unit.id] / 5)
+
+
+def test_what_tells_nothing_is_left_out(made: Plan, store: Store) -> None:
+    first, second, third = trains(made)
+    commit(store, first, device="cpu", seconds=10.0, state="diverged")
+    strange = Unit(kind="train", version=1, settings={**second.settings, "network": {"name": "alexnet", "width": 3}})
+    commit(store, strange, device="cpu", seconds=10.0)
+    commit(store, third, device="cpu", seconds=0.0)
+    commit(store, Unit(kind="evaluate", version=1, settings={}, needs=("gone",)), device="cpu", seconds=1.0)
+    assert measured(store) == []
+    assert not measured(open_store(Path(store.uri).parent / "none"))
+
+
+def of(kind: Any, device: str, units: int, speed: float) -> Measured:
+    return Measured(kind=kind, device=device, units=units, macs_per_second=speed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpu", "found", "speed", "basis"),
+    [
+        ("train", True, [of("train", H100, 12, 4e12)], 4e12, f"measured on 12 trials on {H100} in this store"),
+        ("evaluate", True, [of("train", H100, 1, 4e12)], 4e12, f"measured on 1 trial on {H100} in this store"),
+        ("evaluate", False, [of("train", "cpu", 9, 1e10), of("evaluate", "cpu", 2, 3e10)], 3e10,
+         "measured on 2 evaluations on CPU cores in this store"),
+        ("train", True, [of("train", "A", 2, 1e12), of("train", "B", 3, 2e12)], 2e12,
+         "measured on 3 trials on B in this store"),
+        ("import", True, [], GPU_MACS_PER_SECOND,
+         "an assumption: 5e12 multiply-adds a second and GPU, nothing measured in this store on a GPU"),
+        ("train", True, [of("train", "cpu", 9, 1e10)], GPU_MACS_PER_SECOND,
+         "an assumption: 5e12 multiply-adds a second and GPU, nothing measured in this store on a GPU"),
+        ("train", False, [of("train", H100, 9, 1e10)], CPU_MACS_PER_SECOND,
+         "an assumption: 2e10 multiply-adds a second and CPU core, nothing measured in this store on a CPU"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_measured_on_such_units_or_on_others_or_assumed(
+    kind: str, gpu: bool, found: list[Measured], speed: float, basis: str
+) -> None:
+    given = rate(kind, gpu=gpu, measured=found)
+    assert (given.macs_per_second, given.basis) == (speed, basis)
+
+
+def test_few_of_many_evaluations_are_read(
+    made: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rna_ray.sweep.throughput.LOOKED_AT", 2)
+    for unit in trains(made):
+        commit(store, unit, device="cpu", seconds=10.0)
+    for unit in evaluates(made):
+        commit(store, unit, device="cpu", seconds=2.0)
+    assert {one.kind: one.units for one in measured(store)} == {"train": 3, "evaluate": 2}
