@@ -46,7 +46,6 @@ PANELS = {"steps": "steps of PGD", "eps": "radius ε (1/255)", "difference": "pa
 _TITLES = {
     "steps": "more steps", "eps": "larger radii", "difference": "one path attacked, another answers",
 }  # fmt: skip
-_PRINTED = {"marker": "*", "color": "white", "markeredgecolor": "black", "markersize": 11, "linestyle": ""}
 _ASIDE = 0.006
 """How far the series of a panel stand apart, of the panel's width."""
 
@@ -131,7 +130,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         _panel(axes[at], held, looks, lines)
         for row in rows:
             if row["panel"] == panel and row["origin"] != MEASURED:
-                axes[at].plot(row["x"], 100 * row["accuracy"], **_PRINTED)
+                axes[at].plot(row["x"], 100 * row["accuracy"], **_star(row["variant"], looks))
         style.letter(axes[at], at, _titled(panel, held))
         axes[at].set_xlabel(PANELS[panel])
         axes[at].set_ylabel("accuracy (%)")
@@ -142,9 +141,15 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     if len(knowledge) > 1:
         handles += [style.proxy(f"@{name}", color="#606060", linestyle=line) for name, line in lines.items()]
     for method in dict.fromkeys(row["variant"] for row in rows if row["origin"] != MEASURED):
-        handles.append(style.proxy(f"{method}, printed", **_PRINTED))
+        handles.append(style.proxy(f"{method}, printed", **_star(method, looks)))
     picture.legend(handles=handles, loc="outside right upper")
     return picture
+
+
+def _star(variant: str, looks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a printed number looks: a hollow star in the colour of the variant of that name."""
+    edge = looks[variant][0] if variant in looks else "black"
+    return {"marker": "*", "color": "white", "markeredgecolor": edge, "markersize": 11, "linestyle": ""}
 
 
 def _notes(rows: Sequence[Row], panels: Sequence[str], setting: Setting) -> Iterator[str]:
@@ -154,7 +159,7 @@ def _notes(rows: Sequence[Row], panels: Sequence[str], setting: Setting) -> Iter
     if "difference" in panels:
         pairs = max(row["pairs"] for row in rows if row["pairs"])
         where, attack = f"({chr(ord('a') + len(panels) - 1)})", setting.attacks.get("path-transfer", "PGD")
-        yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs of paths; intervals count their chance"
+        yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs; intervals count their chance"
     if any(row["origin"] != MEASURED for row in rows):
         yield "★: printed in the paper, whose networks are larger and trained for longer"
 
