@@ -51,7 +51,9 @@ def build(
     initialisers draw, is left as it was.
     """
     name, width = settings["name"], settings["width"]
-    description = describe.describe(name, width=width, image_shape=shape, classes=classes)
+    description = describe.describe(
+        name, width=width, image_shape=shape, classes=classes, last_norm=settings.get("last_norm")
+    )
     layers, space = {layer.name: layer for layer in description.layers}, parse(settings["norm"])
 
     def norm(layer: str, channels: int) -> Norm:

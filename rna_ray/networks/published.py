@@ -6,6 +6,8 @@
   layer2.0.shortcut.0, ..., linear. A layer of theirs holds one norm (bn1.weight) or, as `USNorm`, a list of them
   (bn1.norm.0.weight): `bn`; `gn_k`, GroupNorm of k groups; `gnr_k`, GroupNorm of groups of k channels; `gbn_k` and
   `gbnr_k`, the same over the batch (BGN), whose weights are (1, C, 1, 1); `in`, not affine, which has no weights.
+* their WideResNet32: conv1, block1.layer.0.bn1, ..., bn1, fc. Its last norm, bn1, is always one plain BN, where our
+  wide-resnet-34 draws unless the sweep says `last_norm: BN`.
 
 A file does not say what a list was, so the sweep's norm does. The order is the one in which their training script
 makes a list: `bn` first, then `in`, then for k rising `gn_k` or `gnr_k`, each followed by its `gbn_k` or `gbnr_k`.
@@ -61,13 +63,23 @@ def _residual(shortcut: str, head: str) -> Callable[[str], str]:
     return called
 
 
+def _wide(module: str) -> str:
+    """Return what the RNA authors call a module of their WideResNet."""
+    if block := _BLOCK.fullmatch(module):
+        part = "convShortcut" if block[3] == "shortcut" else block[3].replace("norm", "bn")
+        return f"block{int(block[1]) + 1}.layer.{block[2]}.{part}"
+    return {"conv": "conv1", "norm": "bn1", "head": "fc"}[module]
+
+
 OWN = Layout(name="our own", called=lambda module: module, own=True)
 TORCHVISION = Layout(name="torchvision's", called=_residual("downsample", "fc"))
 AUTHORS = Layout(name="the RNA authors'", called=_residual("shortcut", "linear"), normalises=True)
+AUTHORS_WIDE = Layout(name="the RNA authors'", called=_wide, normalises=True)
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "resnet8": (OWN, TORCHVISION, AUTHORS),
     "resnet18": (OWN, TORCHVISION, AUTHORS),
     "resnet50": (OWN, TORCHVISION),
+    "wide-resnet-34": (OWN, AUTHORS_WIDE),
 }
 
 
@@ -134,6 +146,7 @@ def _places(given: Shapes, layout: Layout, layer: NormLayer, space: Space, where
     if layout.own or not held:  # where a layer is not there at all, its missing keys are told
         return [plain] if count == 1 and not layout.own else [_inside(plain, layout, index) for index in range(count)]
     kinds = [kind for _, kind in held]
+    space = Space((layer.only,)) if layer.only else space
     listed = held[0][0] != plain
     if listed and _IN in space.members and "in" not in kinds and len(kinds) == len(space.members) - 1:
         kinds.append("in")  # at the end of a list no key says so

@@ -111,7 +111,7 @@ def _train_as(job: Job, workers: Workers, report: Report) -> None:
     train, held_out = _training_images(settings["data"], job)
     network = _build(settings, job.unit.id)
     if "weights_sha256" in settings["network"]:
-        _start(network, job, single=lambda: _build(_with_norm(settings, "BN"), job.unit.id))
+        _start(network, job, single=lambda: _build(_plain(settings), job.unit.id))
     network = network.to(device)
     forward = _forward(network, settings["compile"], device)
     checkpoints = Checkpoints(store, job.unit.id)
@@ -392,8 +392,9 @@ def _built(settings: Mapping[str, Any], unit_id: str, lies: source.Source | None
     return imported.build(settings["network"], root=lies.root, seed=Randomness(unit_id).seed("initialisation"))
 
 
-def _with_norm(settings: Mapping[str, Any], norm: str) -> dict[str, Any]:
-    return {**settings, "network": {**settings["network"], "norm": norm, "layer_based": False}}
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the same network with BN everywhere."""
+    return {**settings, "network": {**settings["network"], "norm": "BN", "last_norm": None, "layer_based": False}}
 
 
 def _start(network: Network, job: Job, *, single: Callable[[], Network] | None) -> None:

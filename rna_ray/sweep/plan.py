@@ -149,8 +149,9 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     info = data.info(given.data.name)
     assert given.network.name is not None and given.network.norm is not None
     described = describe.describe(
-        given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes
-    )
+        given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes,
+        last_norm=given.network.last_norm,
+    )  # fmt: skip
     space = spaces.parse(given.network.norm)
     paths = space.paths(described.layers, layer_based=given.network.layer_based)
     random = paths > 1
@@ -217,9 +218,11 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
     """Return the network's settings; where there is one path, how it would be drawn cannot matter.
 
-    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay. So does a last
+    norm, only where it is another one.
     """
     network = given.network
+    last = spaces.parse_one(network.last_norm) if network.last_norm else None
     return {
         "name": network.name,
         "width": describe.network(network.name).width if network.width is None else network.width,
@@ -227,6 +230,7 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
         **({} if network.activation == "relu" else {"activation": network.activation}),
+        **({"last_norm": str(last)} if last and space.members != (last,) else {}),
     }
 
 

@@ -113,7 +113,7 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-NAMED_ONLY = ("name", "width", "norm", "layer_based", "activation", "mean", "std")
+NAMED_ONLY = ("name", "width", "norm", "last_norm", "layer_based", "activation", "mean", "std")
 IMPORTED_ONLY = ("import", "root", "random")
 GIVEN = ("weights", "weights_sha256")
 
@@ -127,6 +127,8 @@ class Network(Section):
     """The channels of the first stage; null is the network's own width."""
     norm: Annotated[str, _known(spaces.parse)] | None = None
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
+    last_norm: Annotated[str, _known(spaces.parse_one)] | None = None
+    """The one norm of the last norm layer, as the RNA authors' WideResNet has BN there; null is as everywhere."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
     activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import re
@@ -58,7 +59,8 @@ def start(
     """
     named, info = settings["network"], data.info(settings["data"]["name"])
     layers = describe.describe(
-        named["name"], width=named["width"], image_shape=info.shape, classes=info.classes
+        named["name"], width=named["width"], image_shape=info.shape, classes=info.classes,
+        last_norm=named.get("last_norm"),
     ).layers  # fmt: skip
     own = _shapes(network.body.state_dict())
     layout = published.layout(named["name"], own, tensors)
@@ -68,7 +70,7 @@ def start(
         keys = published.keys(own, given, layout=layout, layers=layers, space=space, where=where)
         _load(network, keys, tensors)
         return
-    plain = single()
+    plain, layers = single(), tuple(dataclasses.replace(layer, only=None) for layer in layers)
     keys = published.keys(
         _shapes(plain.body.state_dict()), given, layout=layout, layers=layers, space=parse("BN"), where=where
     )

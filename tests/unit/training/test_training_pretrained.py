@@ -27,6 +27,7 @@ from rna_ray.networks.spaces import parse
 from rna_ray.training import pretrained
 
 WIDTH, LAYERS = 8, 20
+WIDE = 32
 MEAN, STD = pretrained.PUBLISHED
 NAMES = {
     "bn": "BN", "gbnr_1": "BN", "gnr_1": "IN", "gn_1": "LN", "in": "IN(affine=false)", "gnr_2": "GN[2]",
@@ -119,6 +120,41 @@ class Published(nn.Module):
         return getattr(self, self.head)(F.avg_pool2d(x, 4).flatten(1))
 
 
+class WideBlock(nn.Module):
+    def __init__(self, inputs: int, channels: int, stride: int, make: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.bn1, self.bn2 = make(inputs), make(channels)
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.convShortcut = nn.Conv2d(inputs, channels, 1, stride, bias=False) if inputs != channels else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.bn1(x))
+        return self.conv2(F.relu(self.bn2(self.conv1(y)))) + (self.convShortcut(y) if self.convShortcut else x)
+
+
+class Wide(nn.Module):
+    """A WideResNet of small width, its modules named as published, its last norm a plain BN."""
+
+    def __init__(self, make: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        for stage, inputs in enumerate([16, WIDE, 2 * WIDE]):
+            channels, stride = WIDE << stage, 2 if stage else 1
+            rest = [WideBlock(channels, channels, 1, make) for _ in range(4)]
+            block = nn.Module()
+            block.layer = nn.Sequential(WideBlock(inputs, channels, stride, make), *rest)
+            setattr(self, f"block{stage + 1}", block)
+        self.bn1 = nn.BatchNorm2d(4 * WIDE)
+        self.fc = nn.Linear(4 * WIDE, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv1((x - constant(MEAN)) / constant(STD))
+        for block in (self.block1, self.block2, self.block3):
+            x = block.layer(x)
+        return self.fc(F.avg_pool2d(F.relu(self.bn1(x)), 8).flatten(1))
+
+
 def constant(values: Sequence[float]) -> torch.Tensor:
     return torch.tensor(values)[:, None, None]
 
@@ -185,6 +221,22 @@ def test_the_authors_networks_give_the_same_logits_on_the_same_path(norm: str, k
     assert (seen[0] - seen[1]).abs().max() > 1e-2  # other paths are other networks
 
 
+@torch.no_grad()
+def test_the_authors_wide_network_ends_in_a_plain_bn() -> None:
+    theirs = trained(Wide(lambda channels: Picked(["bn", "gnr_1"], channels)))
+    tensors = dict(theirs.state_dict())
+    network = started(tensors, "BN+IN", name="wide-resnet-34", width=WIDE, last_norm="BN")
+    assert network.paths.sizes == (2,) * 30
+    picks = torch.randint(2, (30,), generator=torch.Generator().manual_seed(3)).tolist()
+    for layer, index in zip([one for one in theirs.modules() if isinstance(one, Picked)], picks, strict=True):
+        layer.index = index
+    order = [[str(member) for member in parse("BN+IN").members].index(NAMES[kind]) for kind in ("bn", "gnr_1")]
+    with following(network, torch.tensor([order[index] for index in picks]).expand(3, -1)):
+        torch.testing.assert_close(network(images()), theirs(images()), atol=1e-4, rtol=1e-4)
+    with pytest.raises(CheckpointError, match=r"holds 1 norm \(bn\) at bn1, the network's BN\+IN is 2 norms"):
+        started(tensors, "BN+IN", name="wide-resnet-34", width=WIDE)
+
+
 @pytest.mark.parametrize("kind", ["bn", "gn_4", "gbn_4", "in"])
 @torch.no_grad()
 def test_their_networks_of_one_norm_give_the_same_logits(kind: str) -> None:
@@ -215,6 +267,17 @@ def test_torchvisions_resnet18_misfits_by_its_stem_alone() -> None:
     )
     tensors["conv1.weight"] = tensors["conv1.weight"][:, :, 2:5, 2:5]
     assert started(tensors, "BN", width=64, mean=None, std=None).body.stages[3][1].conv2.weight.shape[0] == 512
+
+
+@torch.no_grad()
+def test_torchvisions_resnet50_gives_the_same_logits() -> None:
+    import torchvision
+
+    theirs = trained(torchvision.models.resnet50(num_classes=10))
+    network = started(dict(theirs.state_dict()), "BN", name="resnet50", width=64)
+    torch.testing.assert_close(
+        network(images()), theirs((images() - constant(MEAN)) / constant(STD)), atol=1e-4, rtol=1e-4
+    )
 
 
 @torch.no_grad()
