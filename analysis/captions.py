@@ -156,7 +156,7 @@ def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
     if any(cell.diverged for cell in cells):
         yield f"{DIVERGED}: training diverged."
     if chances := sorted({f"1/{cell.classes}" for cell in cells if cell.guesses}):
-        yield f"{GUESSES}: not above chance ({', '.join(chances)}) on natural images: this network did not learn."
+        yield f"{GUESSES}: natural accuracy not above chance ({', '.join(chances)}), or by no more than its interval."
     if missing := sum(cell.missing for held in columns.values() for cell in held):
         yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
 

@@ -89,7 +89,9 @@ class Cell:
         """Whether this is a natural accuracy not above chance: its interval reaches down to one in `classes`."""
         if self.attack != "natural" or not self.classes or self.learned is None or self.low is None:
             return False
-        low = self.low if self.answer == "expected" else mean_interval(self.learned, self.n)[0]
+        # Of a single batch on a single path nothing would be above chance: there, its images alone are asked.
+        known = self.answer == "expected" and not self.alone
+        low = self.low if known else mean_interval(self.learned, self.n)[0]
         return low <= 1 / self.classes
 
     @property

@@ -37,6 +37,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
         kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
         for kind in ("evaluate", "probe")
     }
+    imports = [unit for unit in planned.units if unit.kind == "import"]
     return {
         "sweep": planned.sweep,
         "units": status.counts(),
@@ -63,7 +64,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
             for kind in NAMES
         },
         "gpu_hours": sum(left[kind] for kind in NAMES if gpus[kind]) / 3600,
-        "assumed": ASSUMED if any(trial.kind == "import" for trial in planned.trials) else None,
+        "assumed": ASSUMED if any("import" in unit.settings["network"] for unit in imports) else None,
     }
 
 

@@ -1,8 +1,8 @@
 -- Theorem 3.1 of the RNA paper, evaluated on measured images, beside the transfer that was measured on them; a row for
 -- each pair (a attacked, b answers): two members of one network's norms, or two networks. docs/theory.md says what each
 -- quantity is. `bound` is null where it says nothing (`vacuous`): the denominator is not positive, or it is 1 or more.
--- Columns ending in _q are the same with the 0.95 quantile for each maximum and the 0.05 quantile for each minimum:
--- what the terms are on most images, and NOT a bound on anything.
+-- `seed` is null in a sweep that varies none. Columns ending in _q are the same with the 0.95 quantile for each maximum and
+-- the 0.05 quantile for each minimum: what the terms are on most images, and NOT a bound on anything.
 WITH asked AS (
     SELECT sweep, variant, source, attack AS probe, axes, unit_id, min(position) AS position
     FROM plans WHERE kind = 'probe' GROUP BY ALL

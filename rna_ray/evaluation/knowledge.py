@@ -52,17 +52,18 @@ class Defence:
 
     The attacker's draws and the defender's have names of their own, so they are independent; under `fixed` the
     attacker is given the defender's draw number `draw`. `noise` is the standard deviation of the defence's Gaussian
-    noise, in [0, 1] pixels, added before the input normalisation and not clipped (STN).
+    noise, in [0, 1] pixels, added before the input normalisation and not clipped (STN). Where the examples are a slice
+    of a batch, `first` is the index of the batch's first.
     """
 
     def __init__(
         self, passes: Passes, paths: PathSpace, random: Randomness, examples: torch.Tensor, knowledge: Knowledge, *,
-        draws: int, draw: int = 0, attack_passes: Passes | None = None, noise: float = 0.0,
+        draws: int, draw: int = 0, attack_passes: Passes | None = None, noise: float = 0.0, first: int | None = None,
     ) -> None:
         self.passes, self.attack_passes = passes, attack_passes or passes
         self.paths, self.random, self.examples = paths, random, examples
         self.knowledge, self.draws, self.first_draw, self.noise = knowledge, draws, draw, noise
-        self._first = int(examples[0])  # by whose index a batch draws what it shares
+        self._first = int(examples[0]) if first is None else first  # by whose index a batch draws what it shares
         self._part = "attack"
         self._calls = 0
 

@@ -45,12 +45,15 @@ def build(
     settings: Mapping[str, Any], *, shape: tuple[int, int, int], classes: int, mean: Sequence[float],
     std: Sequence[float], seed: int,
 ) -> Network:
-    """Return the network of a train unit's `network` settings, initialised from a seed of its own.
+    """Return the network of a named network's settings, initialised from a seed of its own.
 
-    The global generator, from which torch's initialisers draw, is left as it was.
+    `mean` and `std` are the data set's, for settings that state none. The global generator, from which torch's
+    initialisers draw, is left as it was.
     """
     name, width = settings["name"], settings["width"]
-    description = describe.describe(name, width=width, image_shape=shape, classes=classes)
+    description = describe.describe(
+        name, width=width, image_shape=shape, classes=classes, last_norm=settings.get("last_norm")
+    )
     layers, space = {layer.name: layer for layer in description.layers}, parse(settings["norm"])
 
     def norm(layer: str, channels: int) -> Norm:
@@ -64,4 +67,5 @@ def build(
             activation=ACTIVATIONS[settings.get("activation", "relu")],
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
-    return Network(body, paths, mean=mean, std=std, members=member_paths(space, description.layers))
+    members = member_paths(space, description.layers)
+    return Network(body, paths, mean=settings.get("mean", mean), std=settings.get("std", std), members=members)

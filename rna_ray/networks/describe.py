@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from rna_ray.errors import SweepError, unknown
-from rna_ray.networks.spaces import NormLayer
+from rna_ray.networks.spaces import NormLayer, parse_one
 
 Shape = tuple[int, int, int]
 
@@ -176,7 +176,16 @@ def network(name: str) -> NetworkInfo:
     return NETWORKS[name]
 
 
-def describe(name: str, *, width: int | None, image_shape: Shape, classes: int) -> Description:
-    """Return a network's description for images of (channels, height, width); `width` None is the paper's."""
+def describe(
+    name: str, *, width: int | None, image_shape: Shape, classes: int, last_norm: str | None = None
+) -> Description:
+    """Return a network's description for images of (channels, height, width); `width` None is the paper's.
+
+    `last_norm` is the one norm of the last norm layer, where that is not drawn from the network's space.
+    """
     record = network(name)
-    return record.describe(record.width if width is None else width, image_shape, classes)
+    found = record.describe(record.width if width is None else width, image_shape, classes)
+    if last_norm is None:
+        return found
+    *others, last = found.layers
+    return dataclasses.replace(found, layers=(*others, dataclasses.replace(last, only=parse_one(last_norm))))

@@ -7,7 +7,7 @@ selected by the path (RNA, Eq. 3). Where a whole batch shares one member, torch'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -18,6 +18,7 @@ from rna_ray.errors import SpaceError
 from rna_ray.networks.spaces import LayerMember
 
 Moments = tuple[torch.Tensor, torch.Tensor]  # mean and biased variance, both (N, C) or (N, G), fp32
+Gather = Callable[[torch.Tensor], torch.Tensor]  # values (D,) of this process → rows (W, D) of all, differentiable
 
 EPS = 1e-5
 MOMENTUM = 0.1  # the weight of the new value, as in torch
@@ -49,15 +50,17 @@ class BatchGroupNorm(GroupNorm):
     """Normalise groups of channels over the whole batch: BGN (Zhou et al. 2020), and with one channel a group BN.
 
     In training the batch's statistics are used, in evaluation the running ones (PyTorch's momentum convention: 0.1 is
-    the weight of the new value; the running variance is unbiased, and one sample does not divide by zero).
+    the weight of the new value; the running variance is unbiased, and one sample does not divide by zero). Where
+    processes train on slices of a batch, `gather` is how they share its statistics; else None.
     """
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
+    gather: Gather | None
 
     def __init__(self, channels: int, groups: int, *, affine: bool = True, eps: float = EPS) -> None:
         super().__init__(channels, groups, affine=affine, eps=eps)
-        self.update = True
+        self.update, self.gather = True, None
         self.register_buffer("running_mean", torch.zeros(groups))
         self.register_buffer("running_var", torch.ones(groups))
 
@@ -83,12 +86,16 @@ class BatchGroupNorm(GroupNorm):
             groups_mean, groups_variance = _pool(moments, self.groups)
             mean = groups_mean.mean(0)
             variance = groups_variance.mean(0) + (groups_mean - mean).square().mean(0)
+            samples: float | torch.Tensor = n * size * pixels
+            if self.gather is not None:
+                mean, variance, samples = _together(self.gather, mean, variance, samples)
             if update:
-                self._track(mean.detach(), variance.detach(), n * size * pixels)
+                self._track(mean.detach(), variance.detach(), samples)
         return _spread(mean, size).expand(n, -1), _spread(variance, size).expand(n, -1)
 
-    def _track(self, mean: torch.Tensor, variance: torch.Tensor, samples: int) -> None:
-        unbiased = variance * (samples / max(samples - 1, 1))
+    def _track(self, mean: torch.Tensor, variance: torch.Tensor, samples: float | torch.Tensor) -> None:
+        more = (samples - 1).clamp_min(1) if isinstance(samples, torch.Tensor) else max(samples - 1, 1)
+        unbiased = variance * (samples / more)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), MOMENTUM)
 
@@ -123,14 +130,19 @@ class Norm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check(x)
         if len(self.members) == 1:
-            return self.members[0](x)
+            return self._whole(x, self.members[0])
         if self.path is None:
             raise RuntimeError(f"layer {self.name} holds {len(self.members)} norms and no path says which to take")
         if isinstance(self.path, int):
-            return self.members[self.path](x)
-        return self._mixture(x, self.path)
+            return self._whole(x, self.members[self.path])
+        return self._mixture(x, list(self.members), self.path)
 
-    def _mixture(self, x: torch.Tensor, path_N: torch.Tensor) -> torch.Tensor:
+    def _whole(self, x: torch.Tensor, member: nn.Module) -> torch.Tensor:
+        """Return a batch that takes one member: by torch's kernel, which knows of no other process's images."""
+        alone = not self.training or getattr(member, "gather", None) is None
+        return member(x) if alone else self._mixture(x, [member], None)
+
+    def _mixture(self, x: torch.Tensor, members: list[nn.Module], path_N: torch.Tensor | None) -> torch.Tensor:
         wide = x if x.dtype is torch.float64 else x.float()
         own = wide.mean((2, 3))
         # Centred by the channel's own mean once, for the variance and the output: nothing cancels where the mean is
@@ -140,19 +152,21 @@ class Norm(nn.Module):
         moments = own + left, (centred - left[:, :, None, None]).square().mean((2, 3))
         statistics = [
             member.statistics(moments, batch=self.training, update=self._updates, pixels=x[0, 0].numel())
-            for member in self.members
+            for member in members
         ]
         mean = _select([taken[0] for taken in statistics], path_N)
         variance = _select([taken[1] for taken in statistics], path_N)
         # Selected, neither indexed (its backward adds in no fixed order on a GPU) nor one-hot times the rows (a matrix
         # product, which autocast rounds to bfloat16).
-        scale = torch.rsqrt(variance + self.eps) * _select(self._rows("weight", 1.0, wide), path_N)
-        shift = _select(self._rows("bias", 0.0, wide), path_N) + (own - mean) * scale
+        scale = torch.rsqrt(variance + self.eps) * _select(self._rows(members, "weight", 1.0, wide), path_N)
+        shift = _select(self._rows(members, "bias", 0.0, wide), path_N) + (own - mean) * scale
         return torch.addcmul(shift[:, :, None, None], centred, scale[:, :, None, None]).to(x.dtype)
 
-    def _rows(self, parameter: str, neutral: float, like: torch.Tensor) -> list[torch.Tensor]:
+    def _rows(
+        self, members: list[nn.Module], parameter: str, neutral: float, like: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Return each member's weight or bias (C,), `neutral` for members without; dtype and device as `like`."""
-        rows = [getattr(member, parameter) for member in self.members]
+        rows = [getattr(member, parameter) for member in members]
         plain = like.new_full((self.channels,), neutral)
         return [plain if row is None else row.to(like.dtype) for row in rows]
 
@@ -174,6 +188,25 @@ class Norm(nn.Module):
                 )
 
 
+def gather_statistics(network: nn.Module, gather: Gather) -> None:
+    """Let a network's batch statistics be those of the batches of all processes that call this, each its slice."""
+    for module in network.modules():
+        if isinstance(module, BatchGroupNorm):
+            module.gather = gather
+
+
+def _together(
+    gather: Gather, mean: torch.Tensor, variance: torch.Tensor, samples: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the mean and variance (G,) of all processes' samples, by the law of total variance, and their number."""
+    rows = gather(torch.cat([mean, variance, mean.new_full((1,), samples)]))
+    means, variances, counts = rows.split([len(mean), len(mean), 1], 1)
+    total = counts.detach().sum()
+    shares = counts.detach() / total
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0), total
+
+
 def _pool(moments: Moments, groups: int) -> Moments:
     """Pool per-channel moments (N, C) into groups (N, G) by the law of total variance."""
     if groups == moments[0].shape[1]:  # groups of one channel: many small operations saved
@@ -189,8 +222,8 @@ def _spread(values: torch.Tensor, size: int) -> torch.Tensor:
     return values if size == 1 else values.repeat_interleave(size, -1)
 
 
-def _select(rows: list[torch.Tensor], path_N: torch.Tensor) -> torch.Tensor:
-    """Return (N, C): for each example the row, (N, C) or (C,), of its member."""
+def _select(rows: list[torch.Tensor], path_N: torch.Tensor | None) -> torch.Tensor:
+    """Return (N, C): for each example the row, (N, C) or (C,), of its member; the only row needs no path."""
     chosen = rows[0]
     for index, row in enumerate(rows[1:], start=1):
         chosen = torch.where((path_N == index)[:, None], row, chosen)

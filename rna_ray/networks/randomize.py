@@ -147,12 +147,12 @@ def _swap(norm: Swappable, space: Space, layer: NormLayer, like: torch.Tensor) -
     swap = Norm(layer.channels, space.at(layer), name=layer.name, eps=norm.eps).to(reference.device, reference.dtype)
     with torch.no_grad():
         for member in swap.members:
-            _start(member, norm)  # type: ignore[arg-type]
+            start_member(member, norm)  # type: ignore[arg-type]
     return swap.train(norm.training)
 
 
-def _start(member: GroupNorm, norm: Swappable) -> None:
-    """Let a member start from the parameters and running statistics of the norm it replaces."""
+def start_member(member: GroupNorm, norm: Swappable | GroupNorm) -> None:
+    """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients."""
     for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):
         if own is not None and old is not None:
             own.copy_(old)

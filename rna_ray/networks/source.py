@@ -16,15 +16,19 @@ from rna_ray.errors import NetworkError
 
 _TEXT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 SUFFIX = ".safetensors"
+PICKLES = (".pth", ".pt")
 CHECKED = 16
 """How many test images an imported network is tried on before it is taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The folder in which an imported network's module is looked for first, and the file of its weights."""
+    """The folder in which an imported network's module is looked for first, and the file of its weights.
 
-    root: str
+    There is no folder where the network is one of ours, and only its weights are given.
+    """
+
+    root: str | None
     weights: str | None = None
 
 
@@ -41,6 +45,12 @@ def check_weights(path: str) -> None:
             f"{path!r} is not named {SUFFIX}, and nothing else is read, as a pickle may run code; convert it: "
             f"safetensors.torch.save_file(model.state_dict(), 'weights{SUFFIX}')"
         )
+
+
+def check_given(path: str) -> None:
+    """Raise NetworkError where a file of weights for a network of ours is of no kind that is read."""
+    if not path.endswith((SUFFIX, *PICKLES)):
+        raise NetworkError(f"{path!r} is not a file of weights; allowed are {SUFFIX}, {' and '.join(PICKLES)}")
 
 
 def sha256(path: Path) -> str:

@@ -73,12 +73,16 @@ class LayerMember:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NormLayer:
-    """Where a norm stands: its module's name, and the channels and spatial size that it sees."""
+    """Where a norm stands: its module's name, and the channels and spatial size that it sees.
+
+    `only` is the norm that stands there whatever the network's space is.
+    """
 
     name: str
     channels: int
     height: int
     width: int
+    only: Member | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Space:
 
     @staticmethod
     def _settle(member: Member, layer: NormLayer) -> LayerMember:
+        member = layer.only or member
         groups = member.groups(layer.channels, layer.name)
         elements = layer.channels // groups * layer.height * layer.width
         if member.statistics == "example" and elements == 1:
@@ -142,6 +147,14 @@ def parse(text: str) -> Space:
         at, family, _ = bare[0]
         raise _error(text, at, f"{family} needs a group count ({family}32) or group sizes ({family}[1-4])")
     return Space(tuple(sorted(set(members))))
+
+
+def parse_one(text: str) -> Member:
+    """Return the norm that a text such as `BN` names; SpaceError where it names several."""
+    members = parse(text).members
+    if len(members) > 1:
+        raise SpaceError(f"norm {text!r} is a space of {len(members)} norms, where one is meant")
+    return members[0]
 
 
 def _term(text: str, term: str, start: int, bare: list[tuple[int, str, bool]]) -> list[Member]:

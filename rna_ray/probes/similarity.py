@@ -1,8 +1,8 @@
 """How alike two networks, or two norms of one network, are in their gradients (RNA, Figure 3).
 
 The gradients are those of the cross-entropy with respect to the natural image; the paper does not say at which image
-it takes them, this is our choice. An example of which one of the two gradients is exactly zero has no angle, and no
-row.
+it takes them, this is our choice. An example of which one of the two gradients is exactly zero, or not finite, has no
+angle and no row.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ class Job:
     device: str
     attempt: int
     code: Code = Code()
+    workers: int = 1
+    """How many processes train the network together."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     """Where the imported ones of its networks come from, by the ids of their units."""
 
@@ -85,14 +87,16 @@ class Tasks:
     def job(self, unit: Unit) -> Job:
         """Return the job that does a unit; threads and device follow from its share by rule, not from the machine."""
         share = self.share(unit.kind)
+        workers = self.where.train.processes if unit.kind == "train" else 1
         return Job(
             unit=unit,
             store=self.store,
             root=self.where.roots[unit.settings["data"]["name"]],
             download=self.where.download,
-            threads=max(1, int(share.cpu)),
+            threads=max(1, int(share.cpu) // workers),
             device="cuda" if share.gpu else "cpu",
             attempt=self.attempts.get(unit.id, 0) + 1,
             code=self.code,
+            workers=workers,
             sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},
         )

@@ -30,13 +30,16 @@ from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.probes.probe import probe
 from rna_ray.randomness import Randomness
+from rna_ray.running import spawn
 from rna_ray.running.provenance import provenance
 from rna_ray.running.tasks import Done, Job
 from rna_ray.store import Store, layout, open_store, weights
 from rna_ray.store.records import RECORDS, from_rows
 from rna_ray.sweep.units import Unit, canonical
+from rna_ray.training import pretrained
 from rna_ray.training.checkpoint import Checkpoints, load, load_into
 from rna_ray.training.fit import Fitted, fit
+from rna_ray.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
@@ -56,7 +59,8 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
             _settle(job)
             with contextlib.ExitStack() as folders:
                 for lies in job.sources.values():
-                    folders.enter_context(source.importing(lies.root))
+                    if lies.root is not None:
+                        folders.enter_context(source.importing(lies.root))
                 _DO[unit.kind](job, store, report)
     except Exception as error:
         _record_failure(store, job, error)
@@ -88,17 +92,38 @@ def _record_failure(store: Store, job: Job, error: Exception) -> None:
 
 
 def _train(job: Job, store: Store, report: Report) -> None:
+    if job.workers == 1:
+        _train_as(job, ALONE, report)
+    else:
+        spawn.together(train_together, job, report)
+
+
+def train_together(job: Job, workers: Workers, report: Report) -> None:
+    """Train a unit as one of several workers, in a process of its own."""
+    _settle(job)
+    _train_as(job, workers, report)
+
+
+def _train_as(job: Job, workers: Workers, report: Report) -> None:
+    """Train a unit's network; the first worker commits its rows."""
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
-    device = torch.device(job.device)
+    store, device = open_store(job.store), workers.device(job.device)
     train, held_out = _training_images(settings["data"], job)
-    network = _build(settings, job.unit.id).to(device)
+    network = _build(settings, job.unit.id)
+    if "weights_sha256" in settings["network"]:
+        _start(network, job, single=lambda: _build(_plain(settings), job.unit.id))
+    network = network.to(device)
     forward = _forward(network, settings["compile"], device)
     checkpoints = Checkpoints(store, job.unit.id)
-    fitted = fit(settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report)
+    fitted = fit(
+        settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report, workers=workers
+    )
+    if not workers.first:
+        return
     made = provenance(
         device=device, precision=settings["precision"], compiled=forward is not network,
-        kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
-        attempt=job.attempt, started_at=started, code=job.code,
+        kernel=_kernel(network, settings["network"]["paths"]) if workers.count == 1 else "mixture",
+        seconds=time.perf_counter() - clock, attempt=job.attempt, started_at=started, code=job.code,
     )
     rows = [{"unit_id": job.unit.id, **row} for row in fitted.epochs]
     trial = _trial(job.unit, network, fitted) | made
@@ -144,22 +169,25 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
 
 
 def _import(job: Job, store: Store, report: Report) -> None:
-    """Take a network of the user's own into the store, once it has shown that it can be evaluated."""
+    """Take a network that was trained elsewhere into the store, once it has shown that it can be evaluated."""
     settings, started, clock = job.unit.settings, datetime.now(UTC), time.perf_counter()
-    device, info, name = torch.device(job.device), data.info(settings["data"]["name"]), settings["network"]["import"]
-    lies = job.sources.get(job.unit.id)
+    device, info, own = torch.device(job.device), data.info(settings["data"]["name"]), "import" in settings["network"]
+    name, lies = settings["network"]["import" if own else "name"], job.sources.get(job.unit.id)
     network = _built(settings, job.unit.id, lies)
-    if (digest := settings["network"]["weights_sha256"]) is not None:
+    if not own:
+        _start(network, job, single=None)
+    elif (digest := settings["network"]["weights_sha256"]) is not None:
         assert lies is not None and lies.weights is not None
         tensors, _ = load(imported.weights_file(lies.weights, digest), digest)
         load_into(network.body, tensors, f"{lies.weights} (network.weights)")
     network = network.to(device)
     images = _load(settings["data"]["name"], settings["data"]["digest"], job.root, job.download).test
     some = torch.from_numpy(images.images[: source.CHECKED]).to(device).float() / 255
-    imported.check(network, some, classes=info.classes, random=settings["network"]["random"], name=name)
+    random = settings["network"]["random"] if own else bool(network.paths.sizes)
+    imported.check(network, some, classes=info.classes, random=random, name=name)
     # Copies: parameters that share their memory are stored as two, and loaded as one again.
     state = {key: value.detach().clone() for key, value in network.state_dict().items()}
-    last = Checkpoints(store, job.unit.id).write("last", state, {"import": name})
+    last = Checkpoints(store, job.unit.id).write("last", state, {"import": name} if own else {"weights": name})
     made = provenance(
         device=device, precision=settings["precision"], compiled=False,
         kernel=_kernel(network, settings["network"]["paths"]), seconds=time.perf_counter() - clock,
@@ -170,14 +198,14 @@ def _import(job: Job, store: Store, report: Report) -> None:
 
 
 def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
-    settings = unit.settings
+    settings, given = unit.settings, unit.settings["network"]
     return {
         "unit_id": unit.id,
         "state": "imported",
-        "network": settings["network"]["import"],
-        "width": 0,
-        "norm": "own",
-        "paths_drawn": settings["network"]["paths"],
+        "network": given.get("import", given.get("name")),
+        "width": given.get("width", 0),
+        "norm": given.get("norm", "own"),
+        "paths_drawn": given["paths"],
         "layer_based": network.paths.choices is not None,
         "log2_paths": _log2_paths(network),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -285,7 +313,7 @@ def _probe(job: Job, store: Store, report: Report) -> None:
 def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
     """Return one network of a probe; of two imported ones, each finds the modules of its own folder first."""
     lies = job.sources.get(role["id"])
-    with source.importing(lies.root) if lies else contextlib.nullcontext():
+    with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
         return _trained(job.store, role["id"], role["checkpoint"], job.device, role["compile"], lies)
 
 
@@ -331,11 +359,11 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
     trial = store.read_file("trials", network_id).to_pylist()[0]
     record = store.files.full(layout.rows_file("trials", network_id))
     settings = json.loads(trial["settings"])
-    again = "import" if "import" in settings["network"] else "train"
+    again = "train" if "training" in settings else "import"
     redo = f"to {again} it again, delete {record} and repeat the command"
     path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
     found = weights.shapes(store, path, redo)
-    if again == "import":
+    if "import" in settings["network"]:
         return  # who evaluates it finds out: the user's code runs in no other process
     network = _build(settings, network_id)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -359,9 +387,23 @@ def _built(settings: Mapping[str, Any], unit_id: str, lies: source.Source | None
     """Return the network of a train or an import unit before its weights are loaded."""
     if "import" not in settings["network"]:
         return _build(settings, unit_id)
-    if lies is None:
+    if lies is None or lies.root is None:
         raise NetworkError(f"network {unit_id} is imported, and nothing says from where")
     return imported.build(settings["network"], root=lies.root, seed=Randomness(unit_id).seed("initialisation"))
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the same network with BN everywhere."""
+    return {**settings, "network": {**settings["network"], "norm": "BN", "last_norm": None, "layer_based": False}}
+
+
+def _start(network: Network, job: Job, *, single: Callable[[], Network] | None) -> None:
+    """Load the weights that a sweep gives for a network of ours."""
+    lies, digest = job.sources[job.unit.id], job.unit.settings["network"]["weights_sha256"]
+    assert lies.weights is not None
+    path = imported.weights_file(lies.weights, digest)
+    where = f"{path} (network.weights)"
+    pretrained.start(network, pretrained.read(path, digest), job.unit.settings, where=where, single=single)
 
 
 def _training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:

@@ -52,9 +52,9 @@ PROVENANCE = (
 _TRIALS = (
     UNIT,
     _column("state", _TEXT, "finished, diverged, or imported: all are results."),
-    _column("network", _TEXT, "Architecture, or the module:function of an imported network."),
-    _column("width", pa.int32(), "Channels of the first stage; 0 for an imported network."),
-    _column("norm", _TEXT, "Norm space, canonical; own for an imported network."),
+    _column("network", _TEXT, "Architecture, or the module:function of a network of the user's own."),
+    _column("width", pa.int32(), "Channels of the first stage; 0 for a network of the user's own."),
+    _column("norm", _TEXT, "Norm space, canonical; own for a network of the user's own."),
     _column("layer_based", _BOOL, "One draw for the whole network instead of one per layer."),
     _column("paths_drawn", _TEXT, "One path for each example, or for each batch."),
     _column("log2_paths", pa.float64(), "log2 of the number of distinct paths."),

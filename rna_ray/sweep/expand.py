@@ -12,11 +12,11 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import IMPORTED_ONLY, TRAINED_ONLY, Evaluation, Probe
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Evaluation, Probe
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
-_OTHER_KIND = {"import": TRAINED_ONLY, "name": IMPORTED_ONLY}
+_OTHER_KIND = {"import": NAMED_ONLY, "name": IMPORTED_ONLY}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,15 @@ def meant(entry: Evaluation | Probe, found: Sequence[Variant]) -> tuple[Variant,
 def without_other_kind(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a shared tree without what of its network does not go with the kind that the dotted keys of `own` set.
 
-    So a variant may import a network where the others are named and trained, and the reverse.
+    So a variant may import a network where the others are named and trained, and the reverse. Weights go with the
+    network beside which they stand.
     """
-    network, strangers = shared.get("network"), _OTHER_KIND.get(_kind(own), ())
-    if not strangers or not isinstance(network, Mapping):
+    network, kind = shared.get("network"), _kind(own)
+    if kind is None or not isinstance(network, Mapping):
         return dict(shared)
+    strangers = _OTHER_KIND[kind]
+    if any(network.get(other) is not None for other in _OTHER_KIND if other != kind):
+        strangers += GIVEN
     return {**shared, "network": {key: value for key, value in network.items() if key not in strangers}}
 
 
@@ -123,7 +127,7 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
 
 
 def _check_training(settled: Experiment) -> None:
-    if settled.training is None and settled.network.function is None:
+    if settled.training is None and settled.network.function is None and settled.network.weights is None:
         raise SweepError(f"training: missing; {Experiment.model_fields['training'].description}")
     if settled.training is not None and settled.network.function is not None:
         raise SweepError("training: does not go with network.import, which is not trained here; leave it out")
@@ -136,7 +140,7 @@ def _protocol(values: dict[str, Any], settled: Experiment) -> Experiment:
     for key, value in _PAPER.items():
         section, field = key.split(".")
         if getattr(settled, section) is None:
-            continue  # an imported network is not trained
+            continue  # a network that is not trained here
         stated = values.get(section, {}).get(field, value)
         if stated != value:
             raise SweepError(f"{key}: protocol paper means {value}, not {stated}; leave it out, or the protocol")

@@ -37,7 +37,7 @@ class Experiment(Section):
     network: Network
     """Which network is trained, or imported."""
     training: Training | None = None
-    """How the network is trained; left out where it is imported."""
+    """How the network is trained; left out where it is imported, or evaluated with network.weights as they are."""
     seed: int = Field(0, ge=0, lt=2**63)
     """What a repetition changes: the initial weights, the order of the images, every draw."""
     precision: Literal["fp32", "bf16"] = "fp32"

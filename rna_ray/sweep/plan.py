@@ -16,7 +16,7 @@ from rna_ray.sweep.evaluations import Asked
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Share, Training, TrainingAttack
+from rna_ray.sweep.sections import Data, Evaluation, Pool, Schedule, Training, TrainingAttack, TrainShare
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
@@ -64,8 +64,8 @@ class Where:
     """The folder of each data set, by its name."""
     download: bool
     """Whether missing files may be fetched."""
-    train: Share
-    """What a training unit takes."""
+    train: TrainShare
+    """What a training unit takes, and in how many processes it trains."""
     evaluate: Pool
     """What an evaluation actor takes; importing a network takes as much."""
     sources: Mapping[str, source.Source] = dataclasses.field(default_factory=dict)
@@ -136,33 +136,44 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
 
 def _found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     try:
-        return _trained(variant, digest) if variant.experiment.training else _imported(variant, digest, spec)
+        if variant.experiment.network.function is not None:
+            return _imported(variant, digest, spec)
+        return _named(variant, digest, spec)
     except (NetworkError, SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
 
 
-def _trained(variant: Variant, digest: Digest) -> Found:
+def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+    """Return a network of ours that is trained, or evaluated with the weights that are given as they are."""
     given = variant.experiment
     info = data.info(given.data.name)
     assert given.network.name is not None and given.network.norm is not None
     described = describe.describe(
-        given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes
-    )
+        given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes,
+        last_norm=given.network.last_norm,
+    )  # fmt: skip
     space = spaces.parse(given.network.norm)
     paths = space.paths(described.layers, layer_based=given.network.layer_based)
     random = paths > 1
+    lies = source.Source(None, spec.within(given.network.weights)) if given.network.weights else None
     settings = {
-        "data": _data(given.data, info, digest),
-        "network": _network(given, space, random),
-        "training": _training(given, info, random),
+        "network": {**_network(given, space, random), **_normalisation(given, info), **_given(given, lies)},
         "precision": given.precision,
         "compile": given.compile and not (random and given.network.paths == "batch"),
         "seed": given.seed,
     }
+    if given.training is None:
+        unit = units.imported({**settings, "data": {"name": info.name, "digest": digest(given.data)}})
+    else:
+        trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
+        batch = min(trained["training"]["batch"], trained["data"]["train_examples"])
+        if (workers := spec.resources.train.processes) > batch:
+            raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for less")
+        unit = units.train({**settings, **trained})
     return Found(
-        variant=variant, unit=units.train(settings), info=info, macs=described.macs, paths=paths, space=space,
-        layers=described.layers,
-    )
+        variant=variant, unit=unit, info=info, macs=described.macs, paths=paths, space=space, layers=described.layers,
+        source=lies,
+    )  # fmt: skip
 
 
 def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
@@ -175,16 +186,12 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         code = source.sha256(source.find(network.function, lies.root))
     except NetworkError as error:
         raise NetworkError(f"network.import: {error}") from None
-    try:
-        weights = source.sha256(Path(lies.weights)) if lies.weights else None
-    except NetworkError as error:
-        raise NetworkError(f"network.weights: {error}") from None
     settings = {
         "data": {"name": info.name, "digest": digest(given.data)},
         "network": {
             "import": network.function,
             "source_sha256": code,
-            "weights_sha256": weights,
+            "weights_sha256": _given(given, lies).get("weights_sha256"),
             "random": network.random,
             "paths": network.paths if network.random else "example",
         },
@@ -211,9 +218,11 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
 def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, Any]:
     """Return the network's settings; where there is one path, how it would be drawn cannot matter.
 
-    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay.
+    The activation came later than the rest: it counts only where it is not ReLU, so that older ids stay. So does a last
+    norm, only where it is another one.
     """
     network = given.network
+    last = spaces.parse_one(network.last_norm) if network.last_norm else None
     return {
         "name": network.name,
         "width": describe.network(network.name).width if network.width is None else network.width,
@@ -221,7 +230,36 @@ def _network(given: Experiment, space: spaces.Space, random: bool) -> dict[str, 
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
         **({} if network.activation == "relu" else {"activation": network.activation}),
+        **({"last_norm": str(last)} if last and space.members != (last,) else {}),
     }
+
+
+def _normalisation(given: Experiment, info: data.DataInfo) -> dict[str, Any]:
+    """Return how images are normalised where that is stated and is not what it would be anyway."""
+    mean, std = given.network.mean, given.network.std
+    if mean is None or std is None:
+        return {}
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != info.shape[0]:
+            raise SweepError(
+                f"network.{key}: {len(values)} values do not fit the {info.shape[0]} channels of {info.name}"
+            )
+    if given.network.weights is None and (mean, std) == (info.mean, info.std):
+        return {}
+    return {"mean": list(mean), "std": list(std)}  # beside weights it also says that their images were looked at so
+
+
+def _given(given: Experiment, lies: source.Source | None) -> dict[str, Any]:
+    """Return what counts of weights that are given, the content of their file; nothing where none are."""
+    if lies is None or lies.weights is None:
+        return {}
+    try:
+        found = source.sha256(Path(lies.weights))
+    except NetworkError as error:
+        raise NetworkError(f"network.weights: {error}") from None
+    if given.network.weights_sha256 not in (None, found):
+        raise NetworkError(f"network.weights_sha256: {lies.weights} is another file, of SHA-256 {found}")
+    return {"weights_sha256": found}
 
 
 def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str, Any]:
@@ -305,10 +343,10 @@ def _measurements(
 
 
 def _meant(entry: Evaluation, one: Found) -> Evaluation:
-    """Return an entry as it is meant for this network: an imported one has no other weights than its last."""
+    """Return an entry as it is meant for this network: one not trained here has no other weights than its last."""
     if one.unit.kind == "train":
         return entry
-    if entry.eval != "eval":
+    if entry.eval != "eval" and one.variant.experiment.network.function is not None:
         raise SweepError(
             f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
             "eval, or say with `only` for which other variants this entry is"

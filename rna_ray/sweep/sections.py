@@ -80,6 +80,7 @@ Eps = Annotated[float, Field(gt=0, le=255)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -112,8 +113,9 @@ class Data(Section):
     """How many training images are kept from training, to choose the best checkpoint by."""
 
 
-TRAINED_ONLY = ("name", "width", "norm", "layer_based", "activation")
-IMPORTED_ONLY = ("import", "weights", "root", "random")
+NAMED_ONLY = ("name", "width", "norm", "last_norm", "layer_based", "activation", "mean", "std")
+IMPORTED_ONLY = ("import", "root", "random")
+GIVEN = ("weights", "weights_sha256")
 
 
 class Network(Section):
@@ -125,6 +127,8 @@ class Network(Section):
     """The channels of the first stage; null is the network's own width."""
     norm: Annotated[str, _known(spaces.parse)] | None = None
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
+    last_norm: Annotated[str, _known(spaces.parse_one)] | None = None
+    """The one norm of the last norm layer, as the RNA authors' WideResNet has BN there; null is as everywhere."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
     activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
@@ -133,8 +137,14 @@ class Network(Section):
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
     """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
-    weights: Annotated[str, _known(source.check_weights)] | None = None
-    """With import: a safetensors file of the module's weights, which counts by its content; null is as built."""
+    weights: Annotated[str, _known(source.check_given)] | None = None
+    """A file of weights, which counts by its content: where training starts, or what is evaluated; null is as built."""
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = uncounted(None)
+    """The SHA-256 of that file, which is then checked; a pickle (.pth, .pt) is read only where it is stated."""
+    mean: PerChannel | None = None
+    """With name: the per-channel mean that is taken from images in [0, 1]; null is the data set's."""
+    std: PerChannel | None = None
+    """With name: the per-channel standard deviation by which they are then divided; null is the data set's."""
     root: str | None = uncounted(None)
     """With import: the folder in which the module lies, where it is not installed; null is the sweep's folder."""
     random: bool = True
@@ -143,7 +153,8 @@ class Network(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Network:
         stated = {name for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
-        if self.function is not None and (strangers := [name for name in TRAINED_ONLY if name in stated]):
+        self._check_weights()
+        if self.function is not None and (strangers := [name for name in NAMED_ONLY if name in stated]):
             whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
             raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
         if self.function is None:
@@ -153,7 +164,28 @@ class Network(Section):
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
+        if (self.mean is None) != (self.std is None):
+            raise _refuse(f"{'std' if self.std is None else 'mean'}: missing beside the other", kind="refused_key")
+        if self.std is not None and min(self.std) <= 0:
+            raise _refuse("std: must be above 0 in every channel", kind="refused_key")
         return self
+
+    def _check_weights(self) -> None:
+        """Refuse weights that would be unpickled unasked, and a digest of none."""
+        if self.weights is None:
+            if self.weights_sha256 is not None:
+                raise _refuse("weights_sha256: says what network.weights holds, which is not given", kind="refused_key")
+        elif self.function is not None:
+            try:
+                source.check_weights(self.weights)
+            except UserError as error:
+                raise _refuse(f"weights: {error}", kind="refused_key") from None
+        elif self.weights.endswith(source.PICKLES) and self.weights_sha256 is None:
+            raise _refuse(
+                f"weights: {self.weights} is a pickle, read only where the sweep says which file it means; state what "
+                f"`sha256sum {self.weights}` prints as network.weights_sha256",
+                kind="refused_key",
+            )
 
 
 class Schedule(Section):
@@ -409,6 +441,28 @@ class Share(Section):
         return gpu
 
 
+class TrainShare(Share):
+    """What a training unit takes, and in how many processes it trains."""
+
+    workers: Whole | None = uncounted(None)
+    """The number of processes that share every batch of a training; null is one, or one a GPU where there are more."""
+
+    @property
+    def processes(self) -> int:
+        """The number of processes that train one network together."""
+        return self.workers or max(1, int(self.gpu))
+
+    @model_validator(mode="after")
+    def _one_a_gpu(self) -> TrainShare:
+        if self.workers and self.gpu and self.workers != max(1, int(self.gpu)):
+            raise _refuse(
+                f"workers: {self.workers} do not go with {self.gpu:g} GPU; one worker a GPU is what there is: leave "
+                "workers out",
+                kind="refused_key",
+            )
+        return self
+
+
 class Pool(Share):
     """What an evaluation actor takes, and how many there are."""
 
@@ -419,7 +473,7 @@ class Pool(Share):
 class Resources(Section):
     """What of the machine the units take."""
 
-    train: Share = uncounted(Share())
+    train: TrainShare = uncounted(TrainShare())
     """What a training unit takes."""
     evaluate: Pool = uncounted(Pool())
     """What an evaluation actor takes, and how many there are."""

@@ -1,7 +1,8 @@
-"""Train one unit on one device: natural, white-box or black-box adversarial training (RNA, Algorithm 1).
+"""Train one unit: natural, white-box or black-box adversarial training (RNA, Algorithm 1).
 
-Every draw is a function of (unit id, epoch, example), and the learning rate of the progress: what a resumed training
-needs is the weights, the momentum and the epoch, and it gives bit for bit what an uninterrupted one gives.
+On one device, or as one of several workers that share every batch (`training.workers`). Every draw is a function of
+(unit id, epoch, example), and the learning rate of the progress: what a resumed training needs is the weights, the
+momentum and the epoch, and it gives bit for bit what an uninterrupted one gives.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from rna_ray.attacks.base import Attack
 from rna_ray.attacks.expectation import Forward, Passes
 from rna_ray.attacks.make import make
 from rna_ray.data import Split
-from rna_ray.errors import AttackError
+from rna_ray.errors import AttackError, CheckpointError
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
+from rna_ray.networks.norms import gather_statistics
 from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
 from rna_ray.training.augment import on_device, read
@@ -29,6 +31,7 @@ from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
 from rna_ray.training.losses import Loss
 from rna_ray.training.perturbation import perturbable, perturbed
 from rna_ray.training.schedule import learning_rate
+from rna_ray.training.workers import ALONE, Workers
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -46,17 +49,22 @@ class Fitted:
 
 def fit(
     settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, checkpoints: Checkpoints, *,
-    device: torch.device, forward: Forward | None = None, report: Report = lambda row: None,
+    device: torch.device, forward: Forward | None = None, report: Report = lambda row: None, workers: Workers = ALONE,
 ) -> Fitted:
     """Train a network, from its last checkpoint if there is one, and return the record of it.
 
     `report` is called after each epoch, its checkpoint written, with the epoch's row; what it raises ends the training,
     resumable. Training whose loss or weights stop being finite ends as `diverged`, with the weights before that epoch.
+    Of several `workers`, all of which call this, the first alone writes and reports; the others' checksums are empty.
     """
-    trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward)
+
+    def write(name: str, epoch: int) -> str:
+        return checkpoints.write(name, network.state_dict(), {"epoch": epoch}) if workers.first else ""
+
+    trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward, workers)
     rows, best = trainer.restore(checkpoints)
     if not rows:
-        best = {"epoch": 0, "score": -1, "sha256": checkpoints.write("best", network.state_dict(), {"epoch": 0})}
+        best = {"epoch": 0, "score": -1, "sha256": write("best", 0)}
     state: Literal["finished", "diverged"] = "finished"
     for epoch in range(len(rows), settings["training"]["epochs"]):
         before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -68,14 +76,14 @@ def fit(
         rows.append(row)
         superseded = best["sha256"]
         if trainer.score(row) > best["score"]:
-            digest = checkpoints.write("best", network.state_dict(), {"epoch": epoch + 1})
-            best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": digest}
+            best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": write("best", epoch + 1)}
+        if not workers.first:
+            continue
         checkpoints.keep_resume(trainer.tensors(), {"epoch": epoch + 1, "rows": rows, "best": best})
         if superseded != best["sha256"]:  # only now: until then, the state to resume from points to it
             checkpoints.remove("best", superseded)
         report(row)
-    last = checkpoints.write("last", network.state_dict(), {"epoch": len(rows)})
-    return Fitted(state, rows, best["epoch"], last, best["sha256"])
+    return Fitted(state, rows, best["epoch"], write("last", len(rows)), best["sha256"])
 
 
 class _Trainer:
@@ -83,9 +91,11 @@ class _Trainer:
 
     def __init__(
         self, settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, unit_id: str,
-        device: torch.device, forward: Forward | None,
+        device: torch.device, forward: Forward | None, workers: Workers,
     ) -> None:
-        self.network, self.unit_id, self.device = network.to(device), unit_id, device
+        self.network, self.unit_id, self.device, self.workers = network.to(device), unit_id, device, workers
+        if workers.count > 1:
+            gather_statistics(network, workers.gather)
         self.settings: Mapping[str, Any] = settings["training"]
         self.loss = Loss(self.settings.get("loss"))
         self.perturbation: Mapping[str, Any] | None = self.settings.get("weight_perturbation")
@@ -155,27 +165,34 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings["lr"], self.settings["schedule"], progress)
 
-    def _update(self, epoch: int, random: Randomness, examples: torch.Tensor) -> float:
-        """Make one update on the images with these indices, attacked along the path that the objective says."""
+    def _update(self, epoch: int, random: Randomness, batch: torch.Tensor) -> float:
+        """Make one update on the images with these indices, attacked along the path that the objective says.
+
+        Returns the loss of the whole batch; of several workers, each sees to its own slice.
+        """
+        examples, first = self.workers.part(batch), int(batch[0])
         x = read(self.images, self.settings["augment"], random, examples)
         y = self.labels[examples]
         # White-box: the attacker's path is the update's. Black-box: p_a for the whole attack, a fresh p for the update.
         knowledge = Knowledge("fixed" if self.settings["objective"] == "whitebox" else "transfer")
-        defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1)
+        defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1, first=first)
         x_adv = x
         if self.attack is not None:
-            with mode(self.network, self.settings["attack_mode"]):
+            with mode(self.network, self.settings["attack_mode"]), self.workers.together(AttackError, self.device):
                 x_adv = self.attack.perturb(self.loss.victim(defence, x), x, y).x_adv
         self.network.train()
         draws = defence.defender_draws(x, "adversarial")
 
         def loss_here() -> torch.Tensor:
-            return self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
+            mean = self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
+            return mean * (len(examples) / len(batch))  # this slice's share of the batch's mean
 
         with self._perturbed(epoch, loss_here):
             self.optimizer.zero_grad(set_to_none=True)
             loss = loss_here()
             loss.backward()
+            gradients = (parameter.grad for parameter in self.network.parameters())
+            self.workers.sum([loss, *(gradient for gradient in gradients if gradient is not None)])
             self.optimizer.step()
         return loss.item()
 
@@ -186,29 +203,36 @@ class _Trainer:
         weights = perturbable(self.network)
         with mode(self.network, "train_frozen"):  # to look for a direction is no update
             gradients = torch.autograd.grad(loss(), weights)
+        self.workers.sum(gradients)
         return perturbed(weights, gradients, self.perturbation["gamma"])
 
     def _held_out(self, random: Randomness) -> dict[str, int | None]:
         """Return how many held-out images are classified rightly, as they are and under the training's attack."""
-        natural, adversarial = 0, 0
-        with mode(self.network, "eval"):
-            for x, y, examples in self._held_out_batches():
-                defence = Defence(self.answers, self.network.paths, random, examples, Knowledge("transfer"), draws=1)
-                natural += _correct(defence.answer(x, "natural"), y)
+        correct = torch.zeros(2, dtype=torch.int64, device=self.device)
+        with mode(self.network, "eval"), self.workers.together(AttackError, self.device):
+            for x, y, examples, first in self._held_out_batches():
+                knowledge = Knowledge("transfer")
+                defence = Defence(
+                    self.answers, self.network.paths, random, examples, knowledge, draws=1, first=first
+                )
+                correct[0] += _correct(defence.answer(x, "natural"), y)
                 if self.held_out_attack is not None:
-                    adversarial += _correct(self.held_out_attack(defence, x, y).logits, y)
+                    correct[1] += _correct(self.held_out_attack(defence, x, y).logits, y)
+        self.workers.sum([correct])
+        natural, adversarial = correct.tolist()
         return {
             "natural_correct": natural,
             "adversarial_correct": adversarial if self.held_out_attack is not None else None,
             "held_out": len(self.held_labels),
         }
 
-    def _held_out_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def _held_out_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
+        """Yield this worker's images, labels and indices of each batch, and the index of the batch's first image."""
         offset = len(self.labels)  # indices of their own: no draw of a training image is drawn again
-        for start in range(0, len(self.held_labels), self.batch):
-            part = slice(start, start + self.batch)
-            y = self.held_labels[part]
-            yield self.held_images[part].float() / 255, y, offset + start + torch.arange(len(y), device=self.device)
+        for batch in torch.arange(len(self.held_labels), device=self.device).split(self.batch):
+            if len(part := self.workers.part(batch)):
+                x = self.held_images[part].float() / 255
+                yield x, self.held_labels[part], offset + part, offset + int(batch[0])
 
     def score(self, row: Mapping[str, Any]) -> int:
         """Return what the best checkpoint is chosen by: held-out images right under attack, or as they are."""
@@ -226,6 +250,9 @@ class _Trainer:
     def restore(self, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Load the state to resume from, if any; return the epochs' rows so far, and which one was best."""
         found = checkpoints.resume()
+        epochs = torch.tensor([found[1]["epoch"] if found else 0], dtype=torch.float32, device=self.device)
+        if self.workers.count > 1 and len(set(self.workers.gather(epochs).flatten().tolist())) > 1:
+            raise CheckpointError(f"the workers of unit {checkpoints.unit_id} do not resume from the same epoch")
         if found is None:
             return [], {}
         tensors, about = found
@@ -237,5 +264,5 @@ class _Trainer:
         return about["rows"], about["best"]
 
 
-def _correct(logits_NMC: torch.Tensor, y: torch.Tensor) -> int:
-    return int((logits_NMC[:, 0].argmax(1) == y).sum())
+def _correct(logits_NMC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (logits_NMC[:, 0].argmax(1) == y).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md"]
+DOCUMENTS = [
+    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/rna.md", "docs/theory.md",
+    "docs/weights.md",
+]  # fmt: skip
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -42,6 +46,18 @@ def test_the_network_of_ones_own_in_the_readme_runs(tmp_path: Path, monkeypatch:
     assert ended.exit_code == 0, ended.output
     assert open_store("rna-store").read("trials")["log2_paths"].to_pylist() == [1.0]
     assert open_store("rna-store").read("examples").num_rows == 200
+
+
+def test_the_sweeps_of_the_page_on_weights_plan(tmp_path: Path) -> None:
+    kinds = []
+    for name, shown in zip(("resnet_c10.pth", "resnet50.safetensors"), blocks("docs/weights.md", "yaml"), strict=True):
+        (tmp_path / name).write_bytes(b"weights")
+        text = shown.replace("SHA256", hashlib.sha256(b"weights").hexdigest())
+        (tmp_path / "shown.yaml").write_text(f"folder: {tmp_path}\n{text}", encoding="utf-8")
+        found = plan.plan(spec.load(tmp_path / "shown.yaml"), digest=lambda data: data.name)
+        kinds += [trial.kind for trial in found.trials]
+        assert found.cells and "weights_sha256" in found.units[0].settings["network"]
+    assert kinds == ["import", "train"]
 
 
 def test_the_readme_names_commands_attacks_and_probes_that_exist() -> None:
@@ -74,6 +90,15 @@ def test_every_shipped_sweep_plans_at_each_of_its_scales() -> None:
         for preset in (None, *presets):
             planned = plan.plan(spec.load(path, preset=preset), digest=lambda data: data.name)
             assert planned.cells or planned.probes
+
+
+def test_the_page_on_the_rna_paper_names_every_sweep_and_printed_table_of_it() -> None:
+    text = (ROOT / "docs/rna.md").read_text(encoding="utf-8")
+    ours = {path.stem for folder in ("sweeps", "analysis/published") for path in (ROOT / folder).glob("rna-*.*")}
+    assert {"rna-table1", "rna-table5", "rna-figure5"} <= ours
+    assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b(?!-)", text)] == []
+    named = set(re.findall(r"sweeps/(rna-\w+)\.yaml", text))
+    assert named and [name for name in named if not (ROOT / f"sweeps/{name}.yaml").exists()] == []
 
 
 def test_every_command_has_help() -> None:

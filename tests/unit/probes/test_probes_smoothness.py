@@ -30,8 +30,8 @@ def shaken(network: Network) -> Network:
     return network.double().eval()
 
 
-def residual(norm: str) -> Network:
-    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False}
+def residual(norm: str, activation: str = "relu") -> Network:
+    settings = {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False, "activation": activation}
     return shaken(build(settings, shape=(1, 8, 8), classes=10, mean=(0.5,), std=(0.5,), seed=0))
 
 
@@ -78,13 +78,10 @@ def test_a_path_takes_each_layer_to_its_member() -> None:
 
 @pytest.mark.parametrize("norm", ["BN", "IN", "BGN2", "GN2"])
 @pytest.mark.parametrize("layer", [0, 3, 8])
-def test_the_curvature_is_a_second_difference_at_the_layers_input(
-    norm: str, layer: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(F, "relu", F.softplus)  # differences across the kink of a rectifier are none
-    network, (x, y) = residual(norm), images()
+def test_the_curvature_is_a_second_difference_at_the_layers_input(norm: str, layer: int) -> None:
+    network, (x, y) = residual(norm, "softplus"), images()  # differences across the kink of a rectifier are none
     module = [module for module in network.modules() if isinstance(module, Norm)][layer]
-    step, kept = 1e-4, {}
+    step, kept = 3e-5, {}
 
     def losses(move: torch.Tensor | float) -> torch.Tensor:
         def shift(_: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -102,8 +99,8 @@ def test_the_curvature_is_a_second_difference_at_the_layers_input(
     found = next(
         at for at in smoothness(network, x, y, torch.tensor([], dtype=torch.int64)) if at.layer == module.name
     )
-    torch.testing.assert_close(found.gradient_norm, (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(found.curvature, (up - 2 * middle + down) / step**2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.gradient_norm, (up - down) / (2 * step), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found.curvature, (up - 2 * middle + down) / step**2, rtol=1e-4, atol=1e-5)
 
 
 def test_equation_6_as_printed_where_a_group_has_one_gamma() -> None:

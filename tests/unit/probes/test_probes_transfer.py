@@ -92,11 +92,11 @@ def test_two_paths_part_at_exactly_so_many_layers(apart: int) -> None:
 
 
 def test_the_norms_of_a_second_path_are_uniform_over_the_others() -> None:
-    pairs = [paths(Randomness("unit"), (4,), 1, pair) for pair in range(3000)]
+    pairs = [paths(Randomness("unit"), (4,), 1, pair) for pair in range(600)]
     a, b = (torch.stack(one) for one in zip(*pairs, strict=True))
     counts = torch.bincount((a * 4 + b).flatten(), minlength=16).view(4, 4)
     assert counts.diagonal().tolist() == [0] * 4
-    assert (counts[~torch.eye(4, dtype=torch.bool)] - 250).abs().max() < 60  # 250 ± four deviations
+    assert (counts[~torch.eye(4, dtype=torch.bool)] - 50).abs().max() < 28  # 50 ± four deviations
 
 
 def test_each_pair_of_paths_has_its_rows() -> None:

@@ -17,6 +17,9 @@ ASKED: dict[str, dict[str, Any]] = {
     "transfer": PAIR,
     "path-transfer": {"difference": 5, "pairs": 2},
     "similarity": {"between": "networks", "attack": None, **PAIR},
+    "surface": {"radius_255": 8.0, "points": 3, "attack": None},
+    "smoothness": {"attack": None},
+    "bound": {"between": "networks", "attack": {**PGD, "threat": "l2", "eps_255": 128.0, "step_255": 16.0}, **PAIR},
 }
 
 

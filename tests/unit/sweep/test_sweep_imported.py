@@ -178,7 +178,6 @@ BAD = {
     "training.objective=natural": "training: does not go with network.import, which is not trained here; leave it out",
     "network={name: resnet8, norm: BN}": "training: missing; How the network is trained",
     "network={name: resnet8, norm: BN, root: x}": "network.root: goes with network.import only",
-    "network={name: resnet8, norm: BN, weights: w.safetensors}": "network.weights: goes with network.import only",
     "network={name: resnet8, norm: BN, random: false}": "network.random: goes with network.import only",
     "network={paths: batch}": "network.name: missing; The network",
 }

@@ -75,3 +75,30 @@ def test_tables_1_and_2_cross_two_networks_with_six_norms(number: int, data: str
     assert norms["ResNet-18 IN, paper"] == norms["WideResNet32 IN, paper"] == "IN(affine=false)"
     assert norms["ResNet-18 IN, ours"] != norms["ResNet-18 IN, paper"]
     assert {one["training"]["epochs"] for one in networks.values()} == {200}
+
+
+def test_table_3_crosses_each_defence_with_both_norms() -> None:
+    made = plan(load(SWEEPS / "rna-table3.yaml"), digest=lambda data: data.name)
+    settings = {unit.id: unit.settings for unit in made.units if unit.kind == "train"}
+    ours = {trial.variant: settings[trial.network] for trial in made.trials if trial.variant.endswith(", ours")}
+    assert len({trial.network for trial in made.trials}) == 20
+    assert {variant.split(", ")[0] for variant in ours} == {"AT", "TRADES", "MART", "AWP", "SAT"}
+    for variant, one in ours.items():
+        defence, norm, _ = variant.split(", ")
+        assert one["network"]["norm"] == norm
+        assert one["training"].get("loss", {}).get("beta") == {"TRADES": 6.0, "MART": 5.0}.get(defence)
+        assert ("weight_perturbation" in one["training"]) == (defence == "AWP")
+        assert one["network"].get("activation") == ("silu" if defence == "SAT" else None)
+    one = plan(load(SWEEPS / "rna-table1.yaml"), digest=lambda data: data.name)
+    assert trained(one, "WideResNet32 RNA, ours") == trained(made, "AT, BN+IN, ours")
+    assert evaluated(made, "AT, BN+IN, ours").items() <= evaluated(one, "WideResNet32 RNA, ours").items()
+
+
+def test_imagenets_eight_gpus_are_eight_workers() -> None:
+    spec = load(SWEEPS / "rna-table3-imagenet.yaml")
+    assert spec.resources.train.processes == 8
+    made = plan(spec, digest=lambda data: data.name)
+    trainings = [unit.settings["training"] for unit in made.units if unit.kind == "train"]
+    assert len(trainings) == 4 and {one["batch"] for one in trainings} == {512}
+    alone = load(SWEEPS / "rna-table3-imagenet.yaml", sets=["resources.train={gpu: 1}"])
+    assert plan(alone, digest=lambda data: data.name).units == made.units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,11 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "network.activation": ("silu",),
     "network.paths": ("batch",),
     "network.import": ("json.encoder:build", *IMPORTED),
-    "network.weights": ("w.safetensors", *IMPORTED),
+    "network.weights": ("w.safetensors",),
     "network.random": ("false", *IMPORTED),
+    "network.last_norm": ("BN",),
+    "network.mean": ("[0.5]", "network={name: resnet8, norm: BN+IN, mean: [0.1], std: [0.25]}"),
+    "network.std": ("[0.5]", "network={name: resnet8, norm: BN+IN, mean: [0.1], std: [0.25]}"),
     "training.objective": ("whitebox",),
     "training.epochs": ("4",),
     "training.batch": ("64",),
@@ -68,7 +72,8 @@ PROBED: dict[str, str] = {
 PROBE = "probes=[{probe: transfer, examples: 200}]"
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
-    "network.root": "/elsewhere",
+    "network.root": "/elsewhere", "network.weights_sha256": hashlib.sha256(b"weights").hexdigest(),
+    "resources.train.workers": "2",
     "resources.train.cpu": "4", "resources.train.gpu": "0.5", "resources.evaluate.cpu": "0.5",
     "resources.evaluate.gpu": "1", "resources.evaluate.actors": "3", "presets": "{p: {seed: 1}}",
     "grid": "{seed: [0]}", "variants": "{A: {seed: 0}}", "evaluation.0.only": "[BN+IN]",
@@ -141,7 +146,7 @@ def test_a_field_of_a_probe_changes_its_units_only(planned: Planned, key: str) -
 
 @pytest.mark.parametrize("key", FREE)
 def test_a_field_that_does_not_count_leaves_every_id(planned: Planned, key: str) -> None:
-    context = IMPORTED if key == "network.root" else ()
+    context = {"network.root": IMPORTED, "network.weights_sha256": ("network.weights=w.safetensors",)}.get(key, ())
     assert planned(BASE, *context, f"{key}={FREE[key]}").units == planned(BASE, *context).units
 
 
