@@ -262,6 +262,15 @@ def test_an_answer_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> Non
     is_one_sentence(rna("query", "SELECT nope FROM trials", "--store", done), "nope")
 
 
+def test_a_figure_is_three_files_where_it_is_asked_for(rna: Rna, done: Path) -> None:
+    drawn = rna("figure", "one", "-o", "out", "--store", done)
+    assert (drawn.code, drawn.out.split()) == (0, [f"out/one.{kind}" for kind in ("png", "svg", "parquet")])
+    assert sorted(path.name for path in Path("out").iterdir()) == ["one.parquet", "one.png", "one.svg"]
+    is_one_sentence(rna("figure", "two", "--store", done), "unknown figure 'two'", "one, rna-figure1, rna-figure2")
+    is_one_sentence(rna("figure", "rna-figure1", "--store", done), "no rows", "rna-ray run sweeps/rna-figure1.yaml")
+    is_one_sentence(rna("figure", "one", "-o", "one.yaml", "--store", done), "cannot write figure one to one.yaml")
+
+
 def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
     forms = {form: rna("table", "one", "--format", form, "--store", done) for form in ("md", "latex", "csv", "json")}
     assert all(ended.code == 0 and "BN+IN" in ended.out for ended in forms.values())
