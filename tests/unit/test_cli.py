@@ -113,8 +113,8 @@ BAD = {
     "a preset where there are none": (["--preset", "small"], ["defines no presets"]),
     "a --set without a value": (["--set", "seed"], ["write key=value"]),
     "GPUs that are not there": (
-        ["--set", "resources.train.gpu=99", "--address", "inline"],
-        ["ask for 99 GPU a unit"],
+        ["--set", "resources.train.gpu=9", "--address", "inline"],
+        ["ask for 9 GPU a unit"],
     ),
     "an address that is none": (["--address", "somewhere"], ["--address somewhere: give inline, local, auto"]),
     "an address where nothing is": (["--address", "127.0.0.1:9"], ["--address 127.0.0.1:9: no Ray cluster answers"]),
@@ -279,7 +279,7 @@ def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
     assert "| worst  " in rna("table", "one", "--answer", "all", "--store", done).out
     is_one_sentence(rna("table", "one", "--answer", "best", "--store", done), "unknown answer 'best'", "expected")
     is_one_sentence(rna("table", "one", "--against", "BN", "--store", done), "unknown variant", "'BN'", "BN+IN")
-    is_one_sentence(rna("table", "two", "--store", done), "unknown table 'two'", "Known: distortion, one")
+    is_one_sentence(rna("table", "two", "--store", done), "unknown table 'two'", "Known: bound, distortion, one")
     is_one_sentence(rna("table", "one", "--format", "pdf", "--store", done), "pdf")
 
 
