@@ -279,7 +279,8 @@ def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
     assert "| worst  " in rna("table", "one", "--answer", "all", "--store", done).out
     is_one_sentence(rna("table", "one", "--answer", "best", "--store", done), "unknown answer 'best'", "expected")
     is_one_sentence(rna("table", "one", "--against", "BN", "--store", done), "unknown variant", "'BN'", "BN+IN")
-    is_one_sentence(rna("table", "two", "--store", done), "unknown table 'two'", "Known: bound, distortion, one")
+    unknown = rna("table", "two", "--store", done)
+    is_one_sentence(unknown, "unknown table 'two'", "Known: bound, distortion, one, smoothness")
     is_one_sentence(rna("table", "one", "--format", "pdf", "--store", done), "pdf")
 
 
