@@ -102,3 +102,19 @@ def test_imagenets_eight_gpus_are_eight_workers() -> None:
     assert len(trainings) == 4 and {one["batch"] for one in trainings} == {512}
     alone = load(SWEEPS / "rna-table3-imagenet.yaml", sets=["resources.train={gpu: 1}"])
     assert plan(alone, digest=lambda data: data.name).units == made.units
+
+
+@pytest.mark.parametrize("table", ["1", "2", "3", "3-imagenet", "4", "5"])
+def test_where_a_batch_shares_a_path_there_are_ten_of_them(table: str) -> None:
+    """Of two batches the interval is Student's with one degree of freedom: ±30 points, and says nothing."""
+    made = plan(load(SWEEPS / f"rna-table{table}.yaml", preset="small"), digest=lambda data: data.name)
+    settings = {unit.id: unit.settings for unit in made.units}
+    shared = [
+        cell for cell in made.cells
+        if cell.variant.endswith("paper") and settings[cell.units[0]]["paths"] == "batch"
+    ]  # fmt: skip
+    assert len(shared) >= 2
+    for cell in shared:
+        cut = [settings[unit] for unit in cell.units]
+        batches = sum(-(-(stop - start) // one["batch"]) for one in cut for start, stop in [one["examples"]])
+        assert batches >= 10, f"{cell.variant}, {cell.attack}"
