@@ -66,6 +66,17 @@ def unasked(printed: Sequence[Beside]) -> list[str]:
     return list(dict.fromkeys(line.attack for one in printed for line in one.row.lines if line not in one.columns))
 
 
+def unlike(printed: Sequence[Beside]) -> dict[str, str]:
+    """Return our columns in which a printed number stands that was made with other options: label → the paper's."""
+    found = {}
+    for one in printed:
+        for line, (attack, _, _) in one.columns.items():
+            full = papers.FULL.get(line.attack)
+            if full is not None and attack.partition(" ")[0] != full:
+                found[attack] = full
+    return found
+
+
 def inserted(measured: Sequence[Mapping[str, Any]], printed: Sequence[Beside]) -> list[dict[str, Any]]:
     """Return a table's rows for programs with the printed ones among them, and a column `source` that tells them."""
     waiting: dict[str | None, list[Beside]] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rna_ray.analysis.cells import OF_DRAWS, Cell, Column
+from rna_ray.analysis.cells import BALLS, OF_DRAWS, Cell, Column
 from rna_ray.analysis.papers import Row
 from rna_ray.errors import QueryError
 
@@ -57,10 +58,14 @@ def mark(cells: Sequence[Cell]) -> str:
     return f" {GUESSES}" if any(cell.guesses for cell in cells) else ""
 
 
-def printed(rows: Sequence[Row], trained: Sequence[Mapping[str, Any]], unasked: Sequence[str], audited: bool) -> str:
+def printed(
+    rows: Sequence[Row], trained: Sequence[Mapping[str, Any]], unasked: Sequence[str], unlike: Mapping[str, str],
+    audited: bool,
+) -> str:
     """Return what there is to say of printed rows: their source, and how our networks differ from the paper's.
 
-    `trained` are the rows of queries/trained.sql, `unasked` the printed attacks that the table has no column for.
+    `trained` are the rows of queries/trained.sql, `unasked` the printed attacks that the table has no column for,
+    `unlike` the columns whose printed numbers are of an attack with other options: its label → the paper's.
     """
     sources = list(dict.fromkeys(line.source for row in rows for line in row.lines))
     checks = ", checked by rna-ray audit --published" if audited else ""
@@ -70,6 +75,7 @@ def printed(rows: Sequence[Row], trained: Sequence[Mapping[str, Any]], unasked: 
     ]
     if trained:
         sentences.append(f"Trained for ours: {'; '.join(map(_trained, trained))}.")
+    sentences += [f"Printed under {ours}: the numbers of {full}." for ours, full in unlike.items()]
     if unasked:
         sentences.append(f"Printed, but not asked for here: {', '.join(unasked)}.")
     return " ".join(sentences)
@@ -78,7 +84,16 @@ def printed(rows: Sequence[Row], trained: Sequence[Mapping[str, Any]], unasked: 
 def _trained(row: Mapping[str, Any]) -> str:
     images = f"{row['train_examples']:,} images of {row['data']}"
     epochs = f"{row['epochs']} epoch{'' if row['epochs'] == 1 else 's'}"
-    return f"{row['network']} of width {row['width']} on {images} for {epochs}"
+    inner = f"under {attack(json.loads(row['attack']))}" if row["attack"] else "without an attack"
+    return f"{row['network']} of width {row['width']} on {images} for {epochs} {inner}, in {row['precision']}"
+
+
+def attack(settings: Mapping[str, Any]) -> str:
+    """Return an attack, given by its resolved settings, in words: PGD-7 within ℓ∞ ε = 8/255, steps of 2/255."""
+    steps = f"-{settings['steps']}" if "steps" in settings else ""
+    within = f" within {BALLS[settings['threat']]} ε = {settings['eps_255']:g}/255" if "eps_255" in settings else ""
+    step = f", steps of {settings['step_255']:g}/255" if "step_255" in settings else ""
+    return f"{settings['name'].upper()}{steps}{within}{step}"
 
 
 def comparison(

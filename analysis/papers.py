@@ -15,6 +15,9 @@ PUBLISHED = files("rna_ray.analysis") / "published"
 COMPARABLE = ("none", "transfer")
 """What the papers' attackers know: nothing, or one path that is not the one that answers."""
 
+FULL: Mapping[str, str] = {"cw": "cw-1000", "deepfool": "deepfool-50", "mifgsm": "mifgsm-5"}
+"""Our labels of the printed attacks whose options a small scale may change (RNA, Section 5.1)."""
+
 TEST_IMAGES: Mapping[str, int] = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 """How many images a printed accuracy is of, by data set."""
 

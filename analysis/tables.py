@@ -80,7 +80,8 @@ def table(
     caption = [captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked))]
     if printed:
         trained = query.answer(connection, sql("trained")).to_pylist()
-        caption.append(captions.printed([one.row for one in printed], trained, beside.unasked(printed), bool(audited)))
+        unasked, unlike = beside.unasked(printed), beside.unlike(printed)
+        caption.append(captions.printed([one.row for one in printed], trained, unasked, unlike, bool(audited)))
     audits = None
     if audited:
         caption.append(captions.audit(name, cells))

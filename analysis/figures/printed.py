@@ -7,6 +7,9 @@ from collections.abc import Collection
 
 from rna_ray.analysis.papers import PUBLISHED
 
+SCALE = "printed in the paper, of networks at its scale (width 64, 200 epochs on 50,000 images) and under its protocol"
+"""What stands under a figure that shows printed numbers."""
+
 
 def printed(figure: str, data: Collection[str]) -> list[dict[str, str]]:
     """Return the lines printed of a figure on these data sets: where each stands in it, its accuracy in %, its source.

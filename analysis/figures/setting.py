@@ -9,7 +9,8 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis.cells import BALLS, sql
+from rna_ray.analysis import captions
+from rna_ray.analysis.cells import sql
 from rna_ray.analysis.query import answer
 
 TRAINING = {"natural": "natural training", "adversarial": "adversarial training", "imported": "imported"}
@@ -27,7 +28,7 @@ class Setting:
     """On what a sweep's rows were measured, in words."""
 
     about: str
-    """Such as: ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs."""
+    """Such as: ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, bf16, adversarial training under …"""
     missing: int
     """Measurements that the sweep asks for and the store does not have yet."""
     sharing: tuple[str, ...]
@@ -56,7 +57,7 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     rows = ask(connection, "setting", sweep)
     attacks: dict[str, list[str]] = {}
     for row in ask(connection, "attacks", sweep):
-        attacks.setdefault(row["probe"], []).append(_attack(json.loads(row["attack_settings"])))
+        attacks.setdefault(row["probe"], []).append(captions.attack(json.loads(row["attack_settings"])))
     trained = [row for row in rows if row["objective"] != "imported"]
     parts = [
         _listed(rows, "network", "{}"),
@@ -64,7 +65,11 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
         _listed(rows, "data", "{}"),
         _listed(trained, "train_examples", "{} training images"),
         _listed(trained, "epochs", "{} epochs"),
+        _listed(rows, "precision", "{}"),
     ]
+    inner = {row["inner_attack"] for row in trained} - {None}
+    said = sorted(captions.attack(json.loads(each)) for each in inner)
+    parts += [f"adversarial training under {' and '.join(said)}"] if said else []
     return Setting(
         about=", ".join(part for part in parts if part),
         missing=rows[0]["missing"] if rows else 0,
@@ -83,14 +88,6 @@ def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     known = set(networks)
     alone = len({(norm, trained) for _, norm, trained in known}) == len({label for label, _, _ in known})
     return {label: norm if alone else label for label, norm, _ in known}
-
-
-def _attack(settings: Mapping[str, Any]) -> str:
-    """Return an attack in words: PGD-7 within ℓ∞ ε = 8/255, steps of 2/255."""
-    steps = f"-{settings['steps']}" if "steps" in settings else ""
-    within = f" within {BALLS[settings['threat']]} ε = {settings['eps_255']:g}/255" if "eps_255" in settings else ""
-    step = f", steps of {settings['step_255']:g}/255" if "step_255" in settings else ""
-    return f"{settings['name'].upper()}{steps}{within}{step}"
 
 
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:

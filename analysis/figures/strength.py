@@ -12,7 +12,7 @@ import pyarrow as pa
 from rna_ray.analysis import papers, query
 from rna_ray.analysis.cells import Cell, ablation, sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.printed import printed
+from rna_ray.analysis.figures.printed import SCALE, printed
 from rna_ray.analysis.figures.setting import WILSON, Setting, ask, data, span
 from rna_ray.analysis.statistics import Variance, mean_interval
 from rna_ray.errors import QueryError
@@ -175,7 +175,7 @@ def _notes(rows: Sequence[Row], panels: Sequence[str], setting: Setting) -> Iter
         where, attack = f"({chr(ord('a') + len(panels) - 1)})", setting.attacks.get("path-transfer", "PGD")
         yield f"{where} {attack}, filled from the worst to the best of {pairs} pairs; intervals count their chance"
     if any(row["origin"] != MEASURED for row in rows):
-        yield "★: printed in the paper, whose networks are larger and trained for longer"
+        yield f"★: {SCALE}"
 
 
 def _panel(axes: Axes, rows: Sequence[Row], looks: Mapping[str, Any], lines: Mapping[str, Any]) -> None:

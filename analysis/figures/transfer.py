@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.printed import printed
+from rna_ray.analysis.figures.printed import SCALE, printed
 from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, data, short
 from rna_ray.analysis.statistics import mean_interval
 
@@ -64,7 +64,7 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     if setting.sharing:
         said.append(f"images of a batch share a path in {', '.join(setting.sharing)}: its chance is in no interval")
     if any(row["printed"] is not None for row in rows):
-        said.append("[ ]: printed in the paper, whose networks are larger and trained for longer")
+        said.append(f"[ ]: {SCALE}")
     footer = setting.footer(rows, WILSON, setting.attacks.get("transfer", ""), *said)
     picture = style.picture(1.6 + (side + 0.6) * len(panels), side + 1.5, title, footer)
     axes = style.grid(picture, 1, len(panels), len(panels))

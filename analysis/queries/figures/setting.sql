@@ -8,6 +8,7 @@ WITH asked AS (
     WHERE done.unit_id IS NULL
 )
 SELECT DISTINCT variant, unit_id, norm, objective, network, width, data, train_examples, epochs, seed,
+    trials.attack AS inner_attack, precision,
     paths_drawn = 'batch' AND log2_paths > 0 AS shares_paths, missing
 FROM plans JOIN trials USING (unit_id) CROSS JOIN missing
 WHERE sweep = $sweep AND kind IN ('train', 'import')

@@ -25,7 +25,10 @@ from rna_ray.analysis.statistics import Variance, mean_interval, wilson
 from rna_ray.errors import FigureError, QueryError
 from rna_ray.store import Store, connect, open_store
 
-NET = {"network": "resnet18", "width": 16, "data": "cifar10", "train_examples": 10_000, "epochs": 8}
+NET = {
+    "network": "resnet18", "width": 16, "data": "cifar10", "train_examples": 10_000, "epochs": 8, "precision": "bf16",
+    "attack": '{"name": "pgd", "threat": "linf", "eps_255": 8.0, "step_255": 6.0, "steps": 2}',
+}  # fmt: skip
 PGD_7 = {
     "attack_settings": '{"name": "pgd", "threat": "linf", "eps_255": 8.0, "step_255": 2.0, "steps": 7}',
     "data": "cifar10",
@@ -306,7 +309,8 @@ def test_the_footer_says_on_what_it_was_measured(book) -> None:
     store = transfers(book)
     said = setting(connect(store), "s").footer(rows_of(store, "rna-figure1"), "95 % intervals", "more")
     assert said == (
-        "ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs; n = 4 images; "
+        "ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, bf16, adversarial training under "
+        f"PGD-2 within {ELL}∞ ε = 8/255, steps of 6/255; n = 4 images; "
         "1 to 2 seeds, averaged within each image; 95 % intervals; more."
     )
     assert setting(connect(store), "s").attacks == {"transfer": f"PGD-7 within {ELL}∞ ε = 8/255, steps of 2/255"}
