@@ -28,7 +28,7 @@ class Setting:
     """On what a sweep's rows were measured, in words."""
 
     about: str
-    """Such as: ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, bf16, adversarial training under …"""
+    """Such as: ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, trained in bf16, …"""
     missing: int
     """Measurements that the sweep asks for and the store does not have yet."""
     sharing: tuple[str, ...]
@@ -65,7 +65,7 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
         _listed(rows, "data", "{}"),
         _listed(trained, "train_examples", "{} training images"),
         _listed(trained, "epochs", "{} epochs"),
-        _listed(rows, "precision", "{}"),
+        _listed(trained, "precision", "trained in {}"),
     ]
     inner = {row["inner_attack"] for row in trained} - {None}
     said = sorted(captions.attack(json.loads(each)) for each in inner)

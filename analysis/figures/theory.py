@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         13,
         0.9 + sum(heights),
         "RNA's theory against measurement: gradient norm, effective smoothness, and the bound on transfer",
-        setting.footer(rows, intervals, *([setting.attacks.get("bound", "")] if pairs else [])),
+        setting.footer(rows, intervals, *_notes(panels, pairs, setting)),
     )
     members = list(dict.fromkeys(row["member"] for row in layered))
     looks = {
@@ -110,6 +110,14 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     for part, handles in zip(parts, [_of_layers(looks)] * bool(panels) + [_of_bounds()] * bool(pairs), strict=True):
         part.legend(handles=handles, loc="outside right upper")
     return picture
+
+
+def _notes(panels: Mapping[str, Sequence[Row]], pairs: Sequence[Row], setting: Setting) -> Iterator[str]:
+    """Yield what else the footer must say."""
+    if panels:
+        yield "Eq. 5 is exact for all norms, Eq. 6 an equality for BN and BGN"
+    if pairs:
+        yield setting.attacks.get("bound", "")
 
 
 def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -309,8 +309,8 @@ def test_the_footer_says_on_what_it_was_measured(book) -> None:
     store = transfers(book)
     said = setting(connect(store), "s").footer(rows_of(store, "rna-figure1"), "95 % intervals", "more")
     assert said == (
-        "ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, bf16, adversarial training under "
-        f"PGD-2 within {ELL}∞ ε = 8/255, steps of 6/255; n = 4 images; "
+        "ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, trained in bf16, adversarial "
+        f"training under PGD-2 within {ELL}∞ ε = 8/255, steps of 6/255; n = 4 images; "
         "1 to 2 seeds, averaged within each image; 95 % intervals; more."
     )
     assert setting(connect(store), "s").attacks == {"transfer": f"PGD-7 within {ELL}∞ ε = 8/255, steps of 2/255"}
