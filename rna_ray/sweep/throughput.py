@@ -14,7 +14,7 @@ from rna_ray import data
 from rna_ray.errors import UserError
 from rna_ray.networks import describe
 from rna_ray.sweep import cost, evaluations
-from rna_ray.sweep.units import NAMES, Kind, Unit
+from rna_ray.sweep.units import NAMES, Kind
 
 if TYPE_CHECKING:
     from rna_ray.store import Store
@@ -122,7 +122,6 @@ def _macs(name: str, width: int | None, images: str) -> int | None:
 
 def _passes(settings: Settings) -> float:
     try:
-        unit = Unit(kind="evaluate", settings=settings, version=0)
-        return evaluations.forward_passes(unit, data.info(settings["data"]["name"]).classes)
+        return evaluations.forward_passes(settings, data.info(settings["data"]["name"]).classes)
     except UserError:
         return 0.0
