@@ -82,7 +82,8 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
         axes.errorbar(x, y, xerr=[[x - low], [high - x]], linestyle="", elinewidth=0.9, **looks[row["column"]])
     axes.set_yticks(range(len(variants)), variants)
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    axes.set_xlim(0, 10 * ceil(10 * max(row["high"] for row in rows)))
+    right = 10 * ceil(10 * max(row["high"] for row in rows))
+    axes.set_xlim(-0.01 * right, right)  # a marker at zero is whole
     axes.set_xlabel("accuracy over fresh draws (%)")
     axes.set_ylabel("variant")
     axes.grid(True, axis="x")

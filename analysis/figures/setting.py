@@ -73,6 +73,11 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     )
 
 
+def data(connection: duckdb.DuckDBPyConnection, sweep: str) -> set[str]:
+    """Return the data sets of a sweep's networks: printed numbers stand beside those on the same one only."""
+    return {row["data"] for row in ask(connection, "setting", sweep)}
+
+
 def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     """Return what to call networks given as (label, norm, training): by their norms where these tell them apart."""
     known = set(networks)
@@ -91,7 +96,8 @@ def _attack(settings: Mapping[str, Any]) -> str:
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:
     values = sorted({row[column] for row in rows})
     shown = [_PRINTED.get(value, value) if isinstance(value, str) else f"{value:,}" for value in values]
-    return text.format(" and ".join(shown)) if shown else ""
+    said = text.format(" and ".join(shown)) if shown else ""
+    return said.removesuffix("s") if values == [1] else said
 
 
 def span(rows: Iterable[Mapping[str, Any]], column: str) -> str:

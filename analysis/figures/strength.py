@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
-from rna_ray.analysis import query
+from rna_ray.analysis import papers, query
 from rna_ray.analysis.cells import Cell, ablation, sql
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import printed
-from rna_ray.analysis.figures.setting import WILSON, Setting, ask, span
+from rna_ray.analysis.figures.setting import WILSON, Setting, ask, data, span
 from rna_ray.analysis.statistics import Variance, mean_interval
 from rna_ray.errors import QueryError
 
@@ -56,8 +56,11 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     `origin` is `measured`, or where the paper prints the number. Accuracies are in [0, 1].
     """
     rows = [*_stronger(connection, sweep), *_differences(connection, sweep)]
-    panels = {row["panel"] for row in rows}
-    rows += [row for row in _printed() if row["panel"] in panels]
+    ends: dict[str, list[float]] = {}
+    for row in rows:
+        ends.setdefault(row["panel"], []).append(row["x"])
+    paper = _printed(rows, data(connection, sweep))
+    rows += [row for row in paper if min(ends[row["panel"]]) <= row["x"] <= max(ends[row["panel"]])]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
@@ -107,11 +110,22 @@ def _differences(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[
         yield row | {"knowledge": "transfer"}
 
 
-def _printed() -> Iterator[dict[str, Any]]:
-    for line in printed("rna-figure5"):
-        accuracy = round(float(line["accuracy"]) / 100, 6)
-        yield {"panel": line["panel"], "variant": line["method"], "x": float(line["x"]), "accuracy": accuracy,
-               "origin": line["source"]}  # fmt: skip
+def _printed(rows: Sequence[Row], data: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield what the paper prints for the panels that these rows make."""
+    held = {row["panel"]: row for row in rows}
+    for line in papers.read("rna-figure5"):
+        if line.data not in data:
+            continue
+        steps = int(line.attack.removeprefix("pgd-"))
+        shared = {"variant": line.method, "accuracy": line.accuracy, "origin": line.source, "eps_255": line.eps_255}
+        if "steps" in held and line.eps_255 == held["steps"]["eps_255"]:
+            yield shared | {"panel": "steps", "x": steps, "steps": steps}
+        if "eps" in held and steps == held["eps"]["steps"]:
+            yield shared | {"panel": "eps", "x": line.eps_255, "steps": steps}
+    for line in printed("rna-figure5c", data) if "difference" in held else ():
+        accuracy = round(float(line["accuracy"]) / 100, 12)
+        where = {"panel": "difference", "x": float(line["path_difference"])}
+        yield where | {"variant": line["method"], "accuracy": accuracy, "origin": line["source"]}
 
 
 def draw(rows: Sequence[Row], setting: Setting) -> Figure:
@@ -134,7 +148,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         style.letter(axes[at], at, _titled(panel, held))
         axes[at].set_xlabel(PANELS[panel])
         axes[at].set_ylabel("accuracy (%)")
-        axes[at].set_ylim(0, None)
+        axes[at].set_ylim(bottom=-0.02 * axes[at].get_ylim()[1])  # a marker at zero is whole
         axes[at].xaxis.get_major_locator().set_params(integer=True)
         axes[at].grid(True, axis="y")
     handles = [style.proxy(name, color=colour, marker=marker) for name, (colour, marker) in looks.items()]

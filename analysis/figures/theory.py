@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -159,7 +160,7 @@ def _layers(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
         axes.errorbar(depths, [row["measured"] for row in held], sides, elinewidth=0.8, **{**look, "linestyle": ""})
         axes.plot(depths, [row["formula"] for row in held], color=look["color"], linestyle=look["linestyle"])
     axes.grid(True, axis="y")
-    _scale(axes, [value for row in rows for value in (row["measured"], row["formula"], row["low"])])
+    _scale(axes, [value for row in rows for value in (row["measured"], row["formula"])])
 
 
 def _aside(at: int, looks: Looks) -> float:
@@ -168,11 +169,12 @@ def _aside(at: int, looks: Looks) -> float:
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
     """Scale by powers of ten, and evenly around zero where there are values on both sides of it."""
+    largest = max(map(abs, values), default=1)
     if min(values, default=1) > 0:
         axes.set_yscale("log")
+        axes.set_ylim(bottom=min(values, default=1) / 3)  # an interval may go below zero, where this scale ends
     else:
-        largest = max(map(abs, values))
-        axes.set_yscale("symlog", linthresh=largest / 1000 or 1)
+        axes.set_yscale("symlog", linthresh=10 ** floor(log10(largest / 100 or 1)))
         axes.axhline(0, color="#808080", linewidth=0.6)
 
 

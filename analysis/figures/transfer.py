@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import printed
-from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, short
+from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, data, short
 from rna_ray.analysis.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         "accuracy": pa.float64(),
         "low": pa.float64(),
         "high": pa.float64(),
+        "natural_accuracy": pa.float64(),
         "n": pa.int64(),
         "seeds": pa.int64(),
         "printed": pa.float64(),
@@ -36,10 +37,13 @@ SCHEMA = pa.schema(
 
 
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
-    """Return a row for each ordered pair of networks trained alike; accuracies in [0, 1], `printed` the paper's."""
+    """Return a row for each ordered pair of networks trained alike; accuracies in [0, 1].
+
+    `natural_accuracy` is the target's on the images as they are, `printed` the paper's accuracy.
+    """
     paper = {
         (line["training"], line["source_norm"], line["target_norm"]): round(float(line["accuracy"]) / 100, 6)
-        for line in printed("rna-figure1")
+        for line in printed("rna-figure1", data(connection, sweep))
     }
     rows = ask(connection, "transfer", sweep)
     for row in rows:
@@ -88,7 +92,8 @@ def _heat_map(axes: Axes, rows: Sequence[Mapping[str, Any]], top: float) -> Any:
         colour = "black" if 100 * row["accuracy"] > 0.55 * top else "white"
         axes.text(order[row["target"]], order[row["source"]], _cell(row), color=colour, ha="center", va="center",
                   fontsize=7.5, linespacing=1.25)  # fmt: skip
-    axes.set_xticks(range(len(order)), [names[label] for label in order])
+    natural = {row["target"]: f"\nnatural {100 * row['natural_accuracy']:.1f}" for row in rows}
+    axes.set_xticks(range(len(order)), [names[label] + natural.get(label, "") for label in order])
     axes.set_yticks(range(len(order)), [names[label] for label in order])
     if max(map(len, names.values())) > 8:
         axes.tick_params(axis="x", rotation=30)

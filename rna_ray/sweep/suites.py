@@ -1,4 +1,4 @@
-"""Evaluations by name: `evaluation: [{suite: randomised}]` stands for the entries listed here.
+"""Entries of `evaluation:` that stand for several: lists of options, and suites such as `{suite: randomised}`.
 
 A suite is what a reviewer would ask of a defence. Its headline is the cascade: the cheapest attack that breaks an
 example is tried first, and a broken example is not attacked again. The other entries are there for `rna-ray audit`:
@@ -8,8 +8,9 @@ each is one side of a comparison that must hold if the headline is to be believe
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rna_ray.attacks import catalog
@@ -51,11 +52,28 @@ _SHARED = (*(name for name in Evaluation.model_fields if name not in ("attack", 
 
 
 def expanded(entries: Sequence[Any]) -> list[Any]:
-    """Return the entries of a sweep file with each suite replaced by its own; SweepError for an unknown one.
+    """Return the entries of a sweep file with each suite replaced by its own, and each list of options by its values.
 
-    What an entry states beside `suite` holds for all of its attacks that take it.
+    What an entry states beside `suite` holds for all of its attacks that take it. `steps: [10, 20]` stands for two
+    entries; lists of several options for all combinations. SweepError for an unknown suite, and for an empty list.
     """
-    return [one for at, entry in enumerate(entries) for one in _entries(at, entry)]
+    return [one for at, entry in enumerate(entries) for stated in _entries(at, entry) for one in _each(at, stated)]
+
+
+def _each(at: int, entry: Any) -> Iterator[Any]:
+    """Yield an entry once for each combination of the values that its attack's options list."""
+    attack = catalog.ATTACKS.get(entry["attack"]) if _named(entry) else None
+    options = {option.name for option in attack.options} if attack else set()
+    lists = {key: value for key, value in entry.items() if key in options and isinstance(value, list)} if attack else {}
+    for name, values in lists.items():
+        if not values:
+            raise SweepError(f"evaluation.{at}.{name}: the list is empty; give at least one value")
+    for point in itertools.product(*lists.values()):
+        yield {**entry, **dict(zip(lists, point, strict=True))} if lists else entry
+
+
+def _named(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and isinstance(entry.get("attack"), str)
 
 
 def _entries(at: int, entry: Any) -> list[Any]:

@@ -113,8 +113,8 @@ BAD = {
     "a preset where there are none": (["--preset", "small"], ["defines no presets"]),
     "a --set without a value": (["--set", "seed"], ["write key=value"]),
     "GPUs that are not there": (
-        ["--set", "resources.train.gpu=99", "--address", "inline"],
-        ["ask for 99 GPU a unit"],
+        ["--set", "resources.train.gpu=9", "--address", "inline"],
+        ["ask for 9 GPU a unit"],
     ),
     "an address that is none": (["--address", "somewhere"], ["--address somewhere: give inline, local, auto"]),
     "an address where nothing is": (["--address", "127.0.0.1:9"], ["--address 127.0.0.1:9: no Ray cluster answers"]),
@@ -262,6 +262,15 @@ def test_an_answer_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> Non
     is_one_sentence(rna("query", "SELECT nope FROM trials", "--store", done), "nope")
 
 
+def test_a_figure_is_three_files_where_it_is_asked_for(rna: Rna, done: Path) -> None:
+    drawn = rna("figure", "one", "-o", "out", "--store", done)
+    assert (drawn.code, drawn.out.split()) == (0, [f"out/one.{kind}" for kind in ("png", "svg", "parquet")])
+    assert sorted(path.name for path in Path("out").iterdir()) == ["one.parquet", "one.png", "one.svg"]
+    is_one_sentence(rna("figure", "two", "--store", done), "unknown figure 'two'", "one, rna-figure1, rna-figure2")
+    is_one_sentence(rna("figure", "rna-figure1", "--store", done), "no rows", "rna-ray run sweeps/rna-figure1.yaml")
+    is_one_sentence(rna("figure", "one", "-o", "one.yaml", "--store", done), "cannot write figure one to one.yaml")
+
+
 def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
     forms = {form: rna("table", "one", "--format", form, "--store", done) for form in ("md", "latex", "csv", "json")}
     assert all(ended.code == 0 and "BN+IN" in ended.out for ended in forms.values())
@@ -270,7 +279,8 @@ def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
     assert "| worst  " in rna("table", "one", "--answer", "all", "--store", done).out
     is_one_sentence(rna("table", "one", "--answer", "best", "--store", done), "unknown answer 'best'", "expected")
     is_one_sentence(rna("table", "one", "--against", "BN", "--store", done), "unknown variant", "'BN'", "BN+IN")
-    is_one_sentence(rna("table", "two", "--store", done), "unknown table 'two'", "Known: distortion, one")
+    unknown = rna("table", "two", "--store", done)
+    is_one_sentence(unknown, "unknown table 'two'", "Known: bound, distortion, one, smoothness")
     is_one_sentence(rna("table", "one", "--format", "pdf", "--store", done), "pdf")
 
 

@@ -5,7 +5,7 @@ WITH asked AS (
     FROM plans WHERE sweep = $sweep AND kind = 'probe' GROUP BY ALL
 ), by_example AS (
     SELECT b.training, source, target, a.norm AS source_norm, b.norm AS target_norm, example,
-        avg((prediction = label)::INT) AS score, count(DISTINCT axes) AS seeds, min(position) AS position
+        avg((prediction = label)::INT) AS score, avg((natural_prediction = label)::INT) AS natural_score, count(DISTINCT axes) AS seeds, min(position) AS position
     FROM asked JOIN (SELECT unit_id FROM probes WHERE probe = 'transfer') USING (unit_id)
         JOIN transfers USING (unit_id)
         JOIN networks AS a ON a.id = transfers.source_id
@@ -14,7 +14,7 @@ WITH asked AS (
     GROUP BY ALL
 )
 SELECT training, source, target, source_norm, target_norm,
-    round(avg(score), 12) AS accuracy, count(*) AS n, max(seeds) AS seeds
+    round(avg(score), 12) AS accuracy, round(avg(natural_score), 12) AS natural_accuracy, count(*) AS n, max(seeds) AS seeds
 FROM by_example
 GROUP BY training, source, target, source_norm, target_norm
 ORDER BY training = 'adversarial', training, min(position), target, source

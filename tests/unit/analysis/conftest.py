@@ -39,6 +39,30 @@ class Book:
         self.store.commit(unit, {"trials": from_rows("trials", [row])}, record="trials")
         return unit
 
+    def probed(
+        self,
+        probe: str,
+        variant: str,
+        network: str,
+        rows: Sequence[dict[str, Any]],
+        *,
+        source: tuple[str, str] | None = None,
+        seed: int = 0,
+        view: str = "measures",
+        **settings: Any,
+    ) -> None:
+        """Plan a probe unit of a network (of `source`, another label and id, and it) and write its rows of a view."""
+        unit, label = f"{probe}-{len(self.plan)}", source[0] if source else None
+        self._ask(variant, seed, unit_id=unit, kind="probe", attack=probe, source=label, position=len(self.plan))
+        shared = {"unit_id": unit, "evaluation": unit, "network_id": network}
+        shared |= {"source_id": source[1]} if source else {}
+        kind = {"probe": probe} if view == "measures" else {}
+        views = {
+            view: from_rows(view, [_row(view, **(shared | kind | row)) for row in rows]),
+            "probes": from_rows("probes", [_row("probes", **(shared | {"probe": probe} | settings))]),
+        }
+        self.store.commit(unit, views, record="probes")
+
     def answered(self, variant: str, attack: str, knowledge: str, predictions: Any, **settings: Any) -> None:
         """Plan a cell of one unit that answered (n, m) classes, where 0 is right; settings as of `cell`."""
         correct = [row.count(0) for row in map(list, predictions)]
@@ -59,9 +83,13 @@ class Book:
         natural: Sequence[int] | None = None,
         predictions: Any = None,
         first: int = 0,
+        called: str | None = None,
         **settings: Any,
     ) -> None:
-        """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others."""
+        """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others.
+
+        `called` is the attack's name in the rows, where it is not its label.
+        """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
             unit = f"{attack}-{position}-{shard}"
@@ -71,7 +99,8 @@ class Book:
             if scores is None:
                 continue
             name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
-            shared = {"unit_id": unit, "attack": attack, "knowledge": knowledge, "draws": draws, "eps_space": "pixel"}
+            shared = {"unit_id": unit, "attack": called or attack, "knowledge": knowledge, "draws": draws}
+            name |= {"eps_space": "pixel"}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
             name |= {"attack_settings": "{}", "settings": "{}", "eval_mode": "eval"}
             examples = [
@@ -105,6 +134,11 @@ class Book:
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     return Book(open_store(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def new_book() -> type[Book]:
+    return Book
 
 
 @pytest.fixture

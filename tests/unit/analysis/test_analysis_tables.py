@@ -221,9 +221,9 @@ def test_the_latex_table_is_booktabs_and_escaped(small: Store) -> None:
 
 
 def test_an_unknown_name_lists_the_known(small: Store, book, make_book: Callable) -> None:
-    assert names() == ["distortion"]  # ablation is what the name of a sweep stands for
+    assert names() == ["bound", "distortion", "smoothness"]  # ablation is what the name of a sweep stands for
     assert sweeps(connect(small)) == ["s"]
-    with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: distortion, s$"):
+    with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: bound, distortion, s, smoothness$"):
         table(connect(small), "quick")
     with pytest.raises(QueryError, match=r"unknown format 'html'\. Known: csv, json, latex, md"):
         table(connect(small), "s", "html")

@@ -139,3 +139,27 @@ def test_its_cost_is_the_one_stated(planned: Planned) -> None:
     for path in (Path(suites.__file__), Path(__file__).parents[3] / "README.md"):
         said = path.read_text(encoding="utf-8").split("costs at most about ")[1].split("`rna-ray plan`")[0]
         assert [int(number.replace(",", "")) for number in re.findall(r"\d+,\d{3}", said)] == stated
+
+
+def test_a_list_of_an_option_stands_for_an_entry_each(planned: Planned) -> None:
+    listed = planned(asking({"attack": "pgd", "steps": [5, 10], "eps_255": [4, 8], "examples": 10}))
+    spelled = planned(
+        asking(*({"attack": "pgd", "steps": s, "eps_255": e, "examples": 10} for s in (5, 10) for e in (4, 8)))
+    )
+    assert {unit.id for unit in listed.units} == {unit.id for unit in spelled.units}
+    wanted = {f"pgd-{steps} eps_255={eps}" for steps in (5, 10) for eps in (4, 8)}
+    assert {cell.attack for cell in listed.cells} == wanted
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"attack": "pgd", "steps": []}, "evaluation.0.steps: the list is empty"),
+        ({"attack": "pgd", "steps": [5, "six"]}, "steps"),
+        ({"attack": "pgd", "stpes": [5]}, "unknown key 'stpes'; did you mean 'steps'?"),
+        ({"attack": "natural", "examples": [5, 6]}, "evaluation.0.examples"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused(load_text: Load, entry: dict[str, Any], said: str) -> None:
+    with pytest.raises(SweepError, match=re.escape(said)):
+        load_text(asking(entry))

@@ -1,0 +1,52 @@
+"""Every figure from rows that real networks and real probes left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from typer.testing import CliRunner
+
+from rna_ray.analysis.figures import FIGURES
+from rna_ray.cli import app
+
+SWEEP = """\
+name: tiny
+data: {name: digits, train_examples: 64, held_out: 32}
+network: {name: resnet8, width: 4}
+training: {objective: natural, epochs: 1, batch: 32}
+variants: {BN: {network.norm: BN}, IN: {network.norm: IN}, RNA: {network.norm: IN+BN}}
+evaluation:
+  - {attack: pgd, steps: 1, examples: 20, knowledge: [transfer, eot-2], checkpoint: last}
+  - {attack: pgd, steps: 2, examples: 20, checkpoint: last}
+probes:
+  - {probe: transfer, steps: 1, examples: 20, checkpoint: last}
+  - {probe: path-transfer, steps: 1, examples: 20, pairs: 2, differences: [0, 9], only: [RNA], checkpoint: last}
+  - {probe: similarity, examples: 20, checkpoint: last}
+  - {probe: similarity, between: members, only: [RNA], examples: 20, checkpoint: last}
+  - {probe: surface, points: 3, examples: 4, checkpoint: last}
+  - {probe: smoothness, examples: 4, only: [RNA, IN], checkpoint: last}
+  - {probe: bound, examples: 20, eps_255: 128, only: [RNA], checkpoint: last}
+"""
+HOLDS = {
+    "rna-figure1": {"source": {"BN", "IN", "RNA"}, "target": {"BN", "IN", "RNA"}, "n": {20}},
+    "rna-figure2": {"variant": {"BN", "IN", "RNA"}, "x": {-16.0, 0.0, 16.0}, "n": {4}},
+    "rna-figure3": {"pair": {"BN, IN", "BN, BN+IN", "IN, BN+IN", "BN, IN in BN+IN"}, "n": {20}},
+    "rna-figure5": {"panel": {"steps", "difference"}, "x": {0.0, 1.0, 2.0, 9.0}, "origin": {"measured"}, "n": {20}},
+    "rna-theory": {"panel": {"eq5", "eq6", "bound"}, "member": {"BN", "IN"}, "n": {4, 20}},
+    "tiny": {"column": {"pgd-1@transfer", "pgd-1@eot-2", "pgd-2@transfer"}, "n": {20}},
+}
+"""Which values stand in the columns behind each figure."""
+
+
+def test_every_figure_is_drawn_from_a_real_store(tmp_path: Path) -> None:
+    assert {*FIGURES, "tiny"} == set(HOLDS)
+    (tmp_path / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+    store = ["--store", str(tmp_path / "store")]
+    ended = CliRunner().invoke(app, ["run", str(tmp_path / "tiny.yaml"), "--address", "inline", *store])
+    assert ended.exit_code == 0, ended.output
+    for name, columns in HOLDS.items():
+        drawn = CliRunner().invoke(app, ["figure", name, "--sweep", "tiny", "-o", str(tmp_path), *store])
+        assert drawn.exit_code == 0, drawn.output
+        rows = pq.read_table(tmp_path / f"{name}.parquet")
+        assert {column: set(rows[column].to_pylist()) for column in columns} == columns
