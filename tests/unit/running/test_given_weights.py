@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rna_ray import data
 from rna_ray.networks.build import build
-from rna_ray.running import work
+from rna_ray.running import inputs
 from rna_ray.running.run import Summary
 from rna_ray.running.run import run as run_plan
 from rna_ray.store import Store, layout, open_store
@@ -35,7 +35,7 @@ evaluation:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    work._trained.cache_clear()
+    inputs.trained.cache_clear()
     return tmp_path
 
 

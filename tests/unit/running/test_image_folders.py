@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from rna_ray.data import image_files, registry
-from rna_ray.running import work
+from rna_ray.running import inputs
 from rna_ray.running.run import run
 from rna_ray.store import Store, open_store
 from rna_ray.sweep.plan import Plan, plan
@@ -28,7 +28,7 @@ evaluation:
 @pytest.fixture
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(registry, "DATASETS", {"imagenet": image_folders.info()})
-    work._load.cache_clear()
+    inputs.dataset.cache_clear()
     (tmp_path / "folders.yaml").write_text(SWEEP.format(root=image_folders.write(tmp_path / "images")))
     with monkeypatch.context() as planning:
         planning.setattr(image_files, "_open", None)  # to plan decodes nothing
