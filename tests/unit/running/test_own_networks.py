@@ -119,7 +119,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("own_network.py").write_text(MODULE, encoding="utf-8")
     Path("own_parts.py").write_text(PARTS, encoding="utf-8")
-    inputs.trained.cache_clear()
     return tmp_path
 
 
@@ -129,11 +128,6 @@ def cnn() -> nn.Module:
     space: dict[str, Callable[[], nn.Module]] = {}
     exec(PARTS, space)
     return learned(space["cnn"])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 @pytest.fixture

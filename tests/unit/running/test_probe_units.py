@@ -20,7 +20,7 @@ from rna_ray.running import inputs, work
 from rna_ray.running.run import Summary, run
 from rna_ray.running.tasks import Done, Job
 from rna_ray.running.work import perform
-from rna_ray.store import Store, connect, layout, open_store
+from rna_ray.store import Store, connect, layout
 from rna_ray.store.records import SCHEMAS
 from rna_ray.sweep import units
 from rna_ray.sweep.plan import Plan, plan
@@ -41,18 +41,6 @@ probes:
   - {probe: similarity, examples: 10, batch: 10}
   - {probe: similarity, between: members, examples: 10, batch: 10, only: [two]}
 """
-
-
-@pytest.fixture(autouse=True)
-def fresh_process() -> None:
-    """What a process keeps for its next unit is forgotten between tests."""
-    inputs.trained.cache_clear()
-    inputs.dataset.cache_clear()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 @pytest.fixture

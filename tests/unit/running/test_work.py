@@ -72,18 +72,6 @@ def evaluation(network: Unit, examples: tuple[int, int] = (0, 10), **given: Any)
     return units.evaluate(settings, examples=examples)
 
 
-@pytest.fixture(autouse=True)
-def fresh_process() -> None:
-    """What a process keeps for its next unit is forgotten between tests."""
-    inputs.trained.cache_clear()
-    inputs.dataset.cache_clear()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
 @pytest.fixture
 def do(store: Store) -> Perform:
     """Perform a unit in the test's store."""
