@@ -89,7 +89,6 @@ def extent_of(one: Found) -> Extent | None:
         layers=len(sizes),
         random_layers=sum(size > 1 for size in sizes),
         layer_based=one.unit.settings["network"]["layer_based"],
-        classes=one.info.classes,
     )
 
 

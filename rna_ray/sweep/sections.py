@@ -301,7 +301,7 @@ class Entry(Section):
 
     key: ClassVar[str]
     """The field that names what is done."""
-    records: ClassVar[Mapping[str, catalog.Attack | probes.Probe]]
+    records: ClassVar[Mapping[str, catalog.Named]]
     """What it can name."""
 
     options: Mapping[str, Any] = Field({}, exclude=True)
@@ -352,7 +352,7 @@ class Entry(Section):
         return {**handler(self), **self.options}
 
     @property
-    def record(self) -> catalog.Attack | probes.Probe:
+    def record(self) -> catalog.Named:
         """The record of what is named, in its catalog."""
         return self.records[getattr(self, self.key)]
 

@@ -66,8 +66,9 @@ def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
         found = max(chosen, key=lambda one: one.units)
         return Rate(macs_per_second=found.macs_per_second, basis=found.words)
     assumed, device = cost.assumed(gpu=gpu), "GPU" if gpu else "CPU core"
-    basis = f"an assumption: {assumed:.0e} multiply-adds a second and {device}, nothing measured in this store on a "
-    return Rate(macs_per_second=assumed, basis=basis.replace("e+", "e") + device.removesuffix(" core"))
+    speed, chip = f"{assumed:.0e}".replace("+", ""), device.split()[0]
+    basis = f"an assumption: {speed} multiply-adds a second and {device}, nothing measured in this store on a {chip}"
+    return Rate(macs_per_second=assumed, basis=basis)
 
 
 def measured(store: Store) -> list[Measured]:
