@@ -67,7 +67,7 @@ def initial(job: Job) -> Network:
     if digest is None:
         return network
     assert lies is not None and lies.weights is not None
-    path = imported.weights_file(lies.weights, digest)
+    path = source.weights_file(lies.weights, digest)
     where = f"{path} (network.weights)"
     if "import" in settings["network"]:
         load_into(network.body, load(path, digest)[0], where)

@@ -15,7 +15,7 @@ from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.networks import Digest, Found
 from rna_ray.sweep.probes import Measurement
-from rna_ray.sweep.sections import Data, Pool, TrainShare
+from rna_ray.sweep.sections import Data, Pool, Share, TrainShare
 from rna_ray.sweep.units import Kind, Unit
 
 
@@ -46,7 +46,11 @@ class Where:
     evaluate: Pool
     """What an evaluation actor takes; importing a network takes as much."""
     sources: Mapping[str, source.Source] = dataclasses.field(default_factory=dict)
-    """Where each imported network comes from, by the id of its unit."""
+    """Where each imported network, and the weights given for one, come from, by the id of its unit."""
+
+    def share(self, kind: Kind) -> Share:
+        """Return what a unit of a kind takes of the machine."""
+        return self.train if kind == "train" else self.evaluate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
