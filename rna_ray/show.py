@@ -27,8 +27,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
     `measured` is what the store's finished units took.
     """
     to_do = {unit.id for unit in status.to_do}
-    where = planned.where
-    gpus = {kind: (where.train if kind == "train" else where.evaluate).gpu > 0 for kind in NAMES}
+    gpus = {kind: planned.where.share(kind).gpu > 0 for kind in NAMES}
     macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}
     rates = {kind: throughput.rate(kind, gpu=gpus[kind], measured=measured) for kind in NAMES}
     left = {kind: macs[kind] / rates[kind].macs_per_second for kind in NAMES}

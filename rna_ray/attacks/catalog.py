@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from rna_ray.errors import SweepError, unknown
 
@@ -61,31 +61,42 @@ class Option:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attack:
-    """An attack that a sweep can name."""
+class Named:
+    """What an entry of a sweep can name: an attack, or a probe."""
+
+    kind: ClassVar[str]
+    """What it is: attack."""
 
     name: str
     about: str
     options: tuple[Option, ...]
+    label: str  # how tables call it, from its options
+
+    def settings(self, given: Mapping[str, object]) -> dict[str, Any]:
+        """Return all of its settings, defaults filled in.
+
+        Raises SweepError for an option that it does not have, and for a value that the option cannot take.
+        """
+        options = {option.name: option for option in self.options}
+        for name in given:
+            if name not in options:
+                raise SweepError(f"{name}: " + unknown(f"option of {self.kind} {self.name}:", name, options))
+        return {name: option.check(given.get(name, option.default)) for name, option in options.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(Named):
+    """An attack that a sweep can name."""
+
+    kind: ClassVar[str] = "attack"
+
     bounded: bool  # whether it stays in an ε ball; the others look for the smallest perturbation
     adaptive: bool = True  # whether it looks at the network, so that what it knows of the path matters
     aggregates: bool = False  # whether its steps may follow aggregated momentum (aggmo-eot-k)
     knowledge: tuple[str, ...] = ("transfer",)  # what it knows where an entry does not say
     members: bool = False  # whether it walks from member to member, so that it must know them all
     library: Literal["own", "torchattacks", "pyautoattack"]  # whose code draws the attack's random numbers
-    label: str  # how tables call it, from its options
     passes: Passes  # estimated forward-backward passes for one example, from its settings and the number of classes
-
-    def settings(self, given: Mapping[str, object]) -> dict[str, Value]:
-        """Return all of the attack's settings, defaults filled in.
-
-        Raises SweepError for an option that the attack does not have, and for a value that it cannot take.
-        """
-        options = {option.name: option for option in self.options}
-        for name in given:
-            if name not in options:
-                raise SweepError(f"{name}: " + unknown(f"option of attack {self.name}:", name, options))
-        return {name: option.check(given.get(name, option.default)) for name, option in options.items()}
 
 
 def find(name: str) -> Attack:

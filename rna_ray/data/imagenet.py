@@ -119,12 +119,15 @@ def _classes(folder: Path, release: Release) -> tuple[str, ...]:
 
 def _files(folder: Path, split: str, classes: tuple[str, ...], release: Release) -> _Files:
     expected = release.train_images if split == "train" else release.test_images
-    found = [
-        (f"{split}/{name}/{entry.name}", entry.stat().st_size, label)
-        for label, name in enumerate(classes)
-        for entry in _entries(folder / split / name, folders=False)
-        if entry.name.lower().endswith(ENDINGS)
-    ]
+    try:
+        found = [
+            (f"{split}/{name}/{entry.name}", entry.stat().st_size, label)
+            for label, name in enumerate(classes)
+            for entry in _entries(folder / split / name, folders=False)
+            if entry.name.lower().endswith(ENDINGS)
+        ]
+    except OSError as error:  # a link that leads nowhere
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
     if len(found) != expected:
         raise DataError(f"{folder}/{split} holds {len(found):,} JPEG images where {expected:,} are expected")
     if split == "train":

@@ -42,18 +42,6 @@ def build(settings: Mapping[str, Any], *, root: str, seed: int) -> Network:
     return Network(body, path_space_of(body), mean=(0.0,), std=(1.0,), draws_globally=True)
 
 
-def weights_file(path: str, sha256: str) -> Path:
-    """Return the file of weights at a path of this machine; NetworkError where its content is not as planned."""
-    found = Path(path)
-    if not found.is_file():
-        raise NetworkError(f"network.weights: {platform.node()} has no file {path}: give every node the same one")
-    if source.sha256(found) != sha256:
-        raise NetworkError(
-            f"network.weights: {path} on {platform.node()} is not the file that was planned: give every node the same"
-        )
-    return found
-
-
 def path_space_of(body: nn.Module) -> PathSpace:
     """Return the paths through the random norm layers of a module: those `rna_ray.randomize` left, else layer-free.
 

@@ -54,13 +54,8 @@ class PathSpace:
 
 def path_space(space: Space, layers: Sequence[NormLayer], *, layer_based: bool) -> PathSpace:
     """Return the paths of a space over a network's layers; layers at which its members coincide are not random."""
-    sizes = [len(space.at(layer)) for layer in layers]
-    random = [position for position, size in enumerate(sizes) if size > 1]
-    kept = tuple(sizes[position] for position in random)
-    if not layer_based or not kept:
-        return PathSpace(kept)
-    columns = [space.index_at(layers[position]) for position in random]
-    return PathSpace(kept, tuple(dict.fromkeys(zip(*columns, strict=True))))
+    sizes = tuple(size for layer in layers if (size := len(space.at(layer))) > 1)
+    return PathSpace(sizes, tuple(member_paths(space, layers).values()) if layer_based and sizes else None)
 
 
 def member_paths(space: Space, layers: Sequence[NormLayer]) -> dict[str, tuple[int, ...]]:

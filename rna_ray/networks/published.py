@@ -110,7 +110,7 @@ def keys(
     misshapen = [
         f"{theirs} has shape {given[theirs]}, not {own[ours]}"
         for ours, theirs in found.items()
-        if theirs in given and flat(given[theirs]) != flat(own[ours])
+        if theirs in given and _flat(given[theirs]) != _flat(own[ours])
     ]
     told = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     if any(some for _, some in told):
@@ -124,7 +124,7 @@ def is_plain(given: Shapes, layout: Layout, layers: Sequence[NormLayer]) -> bool
     return all([kind for _, kind in _held(given, layout, layer)] == ["bn"] for layer in layers)
 
 
-def flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a weight without the ones by which a BGN of the RNA authors broadcasts it."""
     return shape[1:2] if len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1 else shape
 

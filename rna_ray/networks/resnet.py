@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -35,6 +35,22 @@ class BasicBlock(nn.Module):
         return self.activation(y + shortcut)
 
 
+def stages(
+    block: Callable[[str, int, int, int, MakeNorm, Activation], nn.Module], depths: Sequence[int], inputs: int,
+    width: int, norm: MakeNorm, activation: Activation, *, expansion: int = 1,
+) -> nn.ModuleList:
+    """Return stages of blocks: channels double and the size halves at each; a block gives `expansion` times them."""
+    found = nn.ModuleList()
+    for stage, depth in enumerate(depths):
+        row = nn.ModuleList()
+        for at in range(depth):
+            stride, channels = 2 if stage and not at else 1, width << stage
+            row.append(block(f"stages.{stage}.{at}", inputs, channels, stride, norm, activation))
+            inputs = expansion * channels
+        found.append(row)
+    return found
+
+
 class ResNet(nn.Module):
     """A 3x3 stem, stages of basic blocks (each doubles the channels and halves the size), average pooling, a head."""
 
@@ -46,16 +62,8 @@ class ResNet(nn.Module):
         self.activation = activation
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.norm = norm("norm", width)
-        self.stages = nn.ModuleList()
-        inputs = width
-        for stage, depth in enumerate(blocks):
-            row = nn.ModuleList()
-            for block in range(depth):
-                stride = 2 if stage and not block else 1
-                row.append(BasicBlock(f"stages.{stage}.{block}", inputs, width << stage, stride, norm, activation))
-                inputs = width << stage
-            self.stages.append(row)
-        self.head = nn.Linear(inputs, classes)
+        self.stages = stages(BasicBlock, blocks, width, width, norm, activation)
+        self.head = nn.Linear(width << len(blocks) - 1, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.activation(self.norm(self.conv(x)))

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rna_ray.networks.activation import Activation
-from rna_ray.networks.resnet import MakeNorm
+from rna_ray.networks.resnet import MakeNorm, stages
 
 EXPANSION = 4
 BLOCKS = (3, 4, 6, 3)
@@ -48,16 +48,8 @@ class ResNet50(nn.Module):
         self.activation = activation
         self.conv = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.norm = norm("norm", width)
-        self.stages = nn.ModuleList()
-        inputs = width
-        for stage, depth in enumerate(BLOCKS):
-            row = nn.ModuleList()
-            for block in range(depth):
-                stride, place = 2 if stage and not block else 1, f"stages.{stage}.{block}"
-                row.append(Bottleneck(place, inputs, width << stage, stride, norm, activation))
-                inputs = EXPANSION * (width << stage)
-            self.stages.append(row)
-        self.head = nn.Linear(inputs, classes)
+        self.stages = stages(Bottleneck, BLOCKS, width, width, norm, activation, expansion=EXPANSION)
+        self.head = nn.Linear(EXPANSION * width << len(BLOCKS) - 1, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.activation(self.norm(self.conv(x)))

@@ -1,4 +1,4 @@
-"""Where the code of an imported network lies, found without running any of it; a plan needs no torch for that."""
+"""Where an imported network's code and given weights lie, found without running any; a plan needs no torch for that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ CHECKED = 16
 class Source:
     """The folder in which an imported network's module is looked for first, and the file of its weights.
 
-    There is no folder where the network is one of ours, and only its weights are given.
+    There is no folder for a network of ours, of which only the weights are given.
     """
 
     root: str | None
@@ -60,6 +61,18 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise NetworkError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def weights_file(path: str, digest: str) -> Path:
+    """Return the file of weights at a path of this machine; NetworkError where its SHA-256 is not as planned."""
+    found = Path(path)
+    if not found.is_file():
+        raise NetworkError(f"network.weights: {platform.node()} has no file {path}: give every node the same one")
+    if sha256(found) != digest:
+        raise NetworkError(
+            f"network.weights: {path} on {platform.node()} is not the file that was planned: give every node the same"
+        )
+    return found
 
 
 def find(text: str, root: str) -> Path:

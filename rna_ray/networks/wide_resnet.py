@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rna_ray.networks.activation import Activation
-from rna_ray.networks.resnet import MakeNorm
+from rna_ray.networks.resnet import MakeNorm, stages
 
 STEM = 16
 """The channels of the stem, whatever the width."""
@@ -49,17 +49,9 @@ class WideResNet(nn.Module):
         super().__init__()
         self.activation = activation
         self.conv = nn.Conv2d(channels, STEM, 3, 1, 1, bias=False)
-        self.stages = nn.ModuleList()
-        inputs = STEM
-        for stage in range(3):
-            row = nn.ModuleList()
-            for block in range(depth):
-                stride, place = 2 if stage and not block else 1, f"stages.{stage}.{block}"
-                row.append(PreactivationBlock(place, inputs, width << stage, stride, norm, activation))
-                inputs = width << stage
-            self.stages.append(row)
-        self.norm = norm("norm", inputs)
-        self.head = nn.Linear(inputs, classes)
+        self.stages = stages(PreactivationBlock, (depth,) * 3, STEM, width, norm, activation)
+        self.norm = norm("norm", width << 2)
+        self.head = nn.Linear(width << 2, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)

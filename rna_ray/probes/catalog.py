@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rna_ray.attacks import catalog
-from rna_ray.attacks.catalog import EPS, RANDOM_START, STEP, THREAT, Option
+from rna_ray.attacks.catalog import EPS, RANDOM_START, STEP, THREAT, Named, Option
 from rna_ray.errors import SweepError, unknown
 
 Settings = Mapping[str, Any]
@@ -32,7 +32,6 @@ class Extent:
     """Those of them where more than one member can be drawn."""
     layer_based: bool
     """Whether one draw serves all layers."""
-    classes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,15 +55,13 @@ class Numbers(Option):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Probe:
+class Probe(Named):
     """A measurement that a sweep can name."""
 
-    name: str
-    about: str
-    options: tuple[Option, ...]
+    kind: ClassVar[str] = "probe"
+
     attack: str | None = None  # the attack whose options these are too
     scope: Callable[[Settings], Scope]
-    label: str  # how tables call it, from its options
     examples: int = 1000  # how many test images where an entry does not say
     precision: Literal["fp32", "fp64"] | None = None
     """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
@@ -73,17 +70,6 @@ class Probe:
     does not fit the network. Unlike others, such a probe is refused for an imported network."""
     passes: Callable[[Settings, Extent | None], tuple[float, float]]
     """Estimated forward passes of an example through the network and through the source; a backward pass is two."""
-
-    def settings(self, given: Settings) -> dict[str, Any]:
-        """Return all of the probe's settings, defaults filled in.
-
-        Raises SweepError for an option that the probe does not have, and for a value that it cannot take.
-        """
-        options = {option.name: option for option in self.options}
-        for name in given:
-            if name not in options:
-                raise SweepError(f"{name}: " + unknown(f"option of probe {self.name}:", name, options))
-        return {name: option.check(given.get(name, option.default)) for name, option in options.items()}
 
 
 def find(name: str) -> Probe:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rna_ray
-from rna_ray.running.tasks import Code
+from rna_ray.running.tasks import Code, Job
 
 if TYPE_CHECKING:
     import torch
@@ -40,16 +42,28 @@ def _ray_version() -> str | None:
         return None
 
 
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """When an attempt started: the time of day, and the clock that nobody sets."""
+
+    at: datetime
+    clock: float
+
+    @classmethod
+    def now(cls) -> Started:
+        """Start it now."""
+        return cls(datetime.now(UTC), time.perf_counter())
+
+
 def provenance(
-    *, device: torch.device, precision: str, compiled: bool, kernel: str, seconds: float, attempt: int,
-    started_at: datetime, code: Code,
+    job: Job, started: Started, *, device: torch.device, precision: str, compiled: bool, kernel: str
 ) -> dict[str, Any]:
-    """Return the provenance columns of a trial or an evaluation that has just ended in this process."""
+    """Return the provenance columns of a unit that has just ended in this process."""
     import torch  # here: who only asks for the commit should not wait for it
 
     return {
-        "commit": code.commit,
-        "dirty": code.dirty,
+        "commit": job.code.commit,
+        "dirty": job.code.dirty,
         "rna_ray": rna_ray.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -59,8 +73,8 @@ def provenance(
         "precision": precision,
         "compiled": compiled,
         "kernel": kernel,
-        "seconds": seconds,
-        "attempt": attempt,
+        "seconds": time.perf_counter() - started.clock,
+        "attempt": job.attempt,
         "host": platform.node(),
-        "started_at": started_at.astimezone(UTC),
+        "started_at": started.at,
     }

@@ -83,9 +83,9 @@ def _check_weights(status: Status, store: Store) -> None:
     """Raise CheckpointError where a network that units need is in the store, but its weights do not fit it."""
     wanted = {one for unit in status.ready for one in checkpoints(unit).items()}
     if wanted:
-        from rna_ray.running import work
+        from rna_ray.running import inputs
     for network, name in sorted(wanted):
-        work.check_weights(store, network, name)
+        inputs.check_weights(store, network, name)
 
 
 def absolute(store: Store) -> str:

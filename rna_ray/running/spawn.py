@@ -18,14 +18,14 @@ from typing import Any
 
 from rna_ray.errors import UnitError
 from rna_ray.running.tasks import Job
+from rna_ray.training.fit import Report
 from rna_ray.training.workers import Workers, join, leave
 
-Report = Callable[[dict[str, Any]], None]
 Do = Callable[[Job, Workers, Report], None]
 """What each worker does; a function of a module, so that a new process finds it."""
 
 _DONE = "done"
-_SECONDS = 1.0  # for a death to show of which another worker's error may only be the echo
+_ECHO_SECONDS = 1.0  # for a death to show of which another worker's error may only be the echo
 
 
 def together(do: Do, job: Job, report: Report) -> None:
@@ -61,7 +61,7 @@ def _messages(said: dict[Connection, BaseProcess]) -> Iterator[dict[str, Any]]:
                 said[receiver].join()
                 raise _died(said[receiver], len(processes)) from None
             if isinstance(message, Exception):
-                wait([process.sentinel for process in processes], timeout=_SECONDS)
+                wait([process.sentinel for process in processes], timeout=_ECHO_SECONDS)
                 dead = next((process for process in processes if process.exitcode), None)
                 raise message if dead is None else _died(dead, len(processes))
             if message == _DONE:

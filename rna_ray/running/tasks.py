@@ -36,7 +36,7 @@ class Job:
     workers: int = 1
     """How many processes train the network together."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
-    """Where the imported ones of its networks come from, by the ids of their units."""
+    """Where its networks come from that were imported or have given weights, by the ids of their units."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Tasks:
 
     def share(self, kind: Kind) -> Share:
         """Return what a unit of a kind takes of the machine."""
-        return self.where.train if kind == "train" else self.where.evaluate
+        return self.where.share(kind)
 
     def job(self, unit: Unit) -> Job:
         """Return the job that does a unit; threads and device follow from its share by rule, not from the machine."""

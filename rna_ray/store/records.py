@@ -182,7 +182,7 @@ _CERTIFICATES = (
 
 _PROBES = (
     UNIT,
-    _column("evaluation", _TEXT, "Digest of all settings but the examples, shared by shards."),
+    EVALUATION,
     _column("probe", _TEXT, "What was measured: transfer, path-transfer, similarity, surface, smoothness, bound."),
     NETWORK,
     _column("source_id", _TEXT, "Content id of the other network of a pair: the one that was attacked.", optional=True),

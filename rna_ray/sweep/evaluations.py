@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rna_ray.attacks import catalog
 from rna_ray.data import DataInfo
 from rna_ray.errors import SweepError
-from rna_ray.probes import catalog as probes
 from rna_ray.sweep import units
-from rna_ray.sweep.sections import Evaluation, Probe, TrainingAttack
+from rna_ray.sweep.networks import Found
+from rna_ray.sweep.sections import Entry, Evaluation, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 DRAWS = 10
@@ -25,40 +25,52 @@ INHERITED = ("threat", "eps_255", "step_255")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One evaluation as the user asked for it, and the units that answer."""
+class Cell:
+    """One cell of the table that a sweep asks for; cells may share units."""
 
+    row: Mapping[str, Any]
+    """The variant's axes: {"network.norm": "BN+IN", "seed": 0}, as the user wrote them."""
+    variant: str
+    """The variant's label."""
     attack: str
+    """The attack's label: pgd-20."""
     knowledge: str
-    units: tuple[Unit, ...]
+    """The knowledge asked for, or none where the attack does not look at the network."""
+    evaluation: str
+    """The digest that the units of this evaluation share."""
+    network: str
+    """The id of the unit that trains or imports the network."""
+    units: tuple[str, ...]
+    """The ids of the evaluate units, in the order of their examples."""
 
 
-def asked(
-    entry: Evaluation, label: str, *, network: Unit, info: DataInfo, paths: float, noise_255: float,
-    attack: TrainingAttack, one_draw: bool,
-) -> Iterator[Asked]:  # fmt: skip
-    """Yield the evaluations of one entry, one for each knowledge.
+def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dict[Unit, int]]]:
+    """Yield the cells of one entry for one network, one for each knowledge, with units and their multiply-adds.
 
     What cannot matter does not count: with one path and no noise every knowledge is `fixed` and one draw is all, and an
     attack that does not look at the network knows nothing.
     """
-    record, random = catalog.find(entry.attack), paths > 1 or noise_255 > 0
+    experiment, network, info, paths = one.variant.experiment, one.unit, one.info, one.paths
+    record, random = entry.record, paths > 1 or experiment.noise_255 > 0
+    if entry.eval != "eval" and experiment.network.function is not None:
+        raise SweepError(
+            f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
+            "eval, or say with `only` for which other variants this entry is"
+        )
     if entry.eval != "eval" and record.name in catalog.REGROUPING:
         raise SweepError(
             f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
         )
-    check_best(entry, network)
-    examples = count(entry, info)
-    batch = min(entry.batch, examples)
+    weights, examples = checkpoint(entry, network), count(entry, info)
     shared = {
         "network": network.id,
-        "checkpoint": entry.checkpoint,
+        "checkpoint": weights,
         "data": {"name": info.name, "digest": network.settings["data"]["digest"], "split": "test"},
-        "attack": {"name": record.name, **record.settings(inherited(record, entry.options, attack) | entry.options)},
+        "attack": {"name": record.name, **settled(entry, one.attack)},
         "eval": entry.eval,
         "paths": network.settings["network"]["paths"],
-        "noise_255": noise_255,
-        "batch": batch,
+        "noise_255": experiment.noise_255,
+        "batch": min(entry.batch, examples),
         "precision": network.settings["precision"],
         # Where a batch shares a path, torch's native kernels run, one path after another: nothing to compile for.
         "compile": network.settings["compile"] and paths > 1 and entry.eval == "eval",
@@ -69,26 +81,53 @@ def asked(
         if record.adaptive and not random:
             knowledge = "aggmo-fixed" if knowledge.startswith("aggmo-") else "fixed"
         if knowledge == "enumerate":
-            _check_enumerable(paths, noise_255)
-        draws = 1 if one_draw or not random else entry.draws or (1 if knowledge == "fixed" else DRAWS)
+            _check_enumerable(paths, experiment.noise_255)
+        one_draw = experiment.protocol == "paper" or not random
+        draws = 1 if one_draw else entry.draws or (1 if knowledge == "fixed" else DRAWS)
         settings = {**shared, "knowledge": knowledge, "draws": draws}
         if knowledge == "enumerate":
             settings["enumerated"] = paths
-        cut = tuple(units.evaluate(settings, examples=part) for part in shards(entry, examples))
-        yield Asked(attack=label, knowledge=asked_for, units=cut)
+        cut = [units.evaluate(settings, examples=part) for part in shards(entry, examples)]
+        yield Cell(
+            row=one.variant.row,
+            variant=one.variant.label,
+            attack=label,
+            knowledge=asked_for,
+            evaluation=cut[0].settings["evaluation"],
+            network=network.id,
+            units=tuple(unit.id for unit in cut),
+        ), {unit: round(one.macs * forward_passes(unit.settings, info.classes)) for unit in cut}  # fmt: skip
 
 
-def shards(entry: Evaluation | Probe, examples: int) -> Iterator[tuple[int, int]]:
+def refuse_repeats(found: Iterable[Cell]) -> None:
+    """Refuse two different evaluations that a table could not tell apart."""
+    seen: dict[str, Cell] = {}
+    for cell in found:
+        key = units.canonical([cell.variant, cell.row, cell.attack, cell.knowledge])
+        if seen.setdefault(key, cell).units != cell.units:
+            raise SweepError(
+                f"evaluation: two entries ask for {cell.attack} ({cell.knowledge}) of {cell.variant!r} on other "
+                "examples or batches (a suite stands for its entries); keep one of them, or give both the same"
+            )
+
+
+def shards(entry: Entry, examples: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges [start, stop) of the units that do this many examples: whole batches, the last as it comes."""
     size = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
     for start in range(0, examples, size):
         yield start, min(start + size, examples)
 
 
-def check_best(entry: Evaluation | Probe, network: Unit) -> None:
-    """Raise SweepError where an entry asks for the best weights of a network for which none were chosen."""
+def checkpoint(entry: Entry, network: Unit) -> str:
+    """Return which weights of a network an entry takes: one that is not trained here has no other than its last.
+
+    Raises SweepError where it asks for the best and none were chosen.
+    """
+    if network.kind == "import":
+        return "last"
     if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
         raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
+    return entry.checkpoint
 
 
 def _check(record: catalog.Attack, knowledge: str) -> None:
@@ -111,9 +150,8 @@ def _check_enumerable(paths: float, noise_255: float) -> None:
         )
 
 
-def forward_passes(unit: Unit, classes: int) -> float:
-    """Return the estimated forward passes of an evaluate unit, over all its examples; a backward pass is two."""
-    settings = unit.settings
+def forward_passes(settings: Mapping[str, Any], classes: int) -> float:
+    """Return the estimated forward passes of an evaluate unit over all its examples; a backward pass is two."""
     start, stop = settings["examples"]
     knowledge = settings["knowledge"]
     draws = settings["draws"]
@@ -127,25 +165,25 @@ def forward_passes(unit: Unit, classes: int) -> float:
     return (stop - start) * (3 * attack + 2 * draws)  # the draws score the natural and the attacked image
 
 
-def labels(entries: Sequence[Evaluation | Probe]) -> tuple[str, ...]:
+def labels(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Return how tables call each entry's attack or probe; those that would be called the same say how they differ."""
-    groups: dict[str, list[Evaluation | Probe]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(_short(entry), []).append(entry)
     return tuple(" ".join([_short(entry), *_apart(entry, groups[_short(entry)])]) for entry in entries)
 
 
-def _short(entry: Evaluation | Probe) -> str:
+def _short(entry: Entry) -> str:
     return entry.record.label.format(**entry.record.settings(entry.options))
 
 
-def _apart(entry: Evaluation | Probe, group: Sequence[Evaluation | Probe]) -> list[str]:
+def _apart(entry: Entry, group: Sequence[Entry]) -> list[str]:
     stated, mine = [other.distinguishing for other in group], entry.distinguishing
     keys = dict.fromkeys(key for one in stated for key in one)
     return [f"{key}={mine[key]}" for key in keys if key in mine and any(one.get(key) != mine[key] for one in stated)]
 
 
-def count(entry: Evaluation | Probe, info: DataInfo, default: int = EXAMPLES) -> int:
+def count(entry: Entry, info: DataInfo, default: int = EXAMPLES) -> int:
     """Return how many test images an entry asks for; SweepError where there are not so many."""
     examples = entry.examples or min(default, info.test_examples)
     if examples > info.test_examples:
@@ -153,14 +191,18 @@ def count(entry: Evaluation | Probe, info: DataInfo, default: int = EXAMPLES) ->
     return examples
 
 
-def inherited(
-    record: catalog.Attack | probes.Probe, stated: Mapping[str, Any], training: TrainingAttack
-) -> dict[str, Any]:
-    """Return the threat, ε and step that training.attack states and the entry leaves out.
+def settled(entry: Entry, training: TrainingAttack) -> dict[str, Any]:
+    """Return all options of what an entry names; threat, ε and step are those that training.attack states, if left out.
 
     An ε means nothing under another norm, so an entry with another threat than training's must state its own.
     """
-    options = {option.name: option for option in record.options}
+    options = {option.name: option for option in entry.record.options}
+    return entry.record.settings({**_inherited(options, entry.options, training), **entry.options})
+
+
+def _inherited(
+    options: Mapping[str, catalog.Option], stated: Mapping[str, Any], training: TrainingAttack
+) -> dict[str, Any]:
     if "threat" not in options:
         return {}
     threat = stated.get("threat", training.threat)

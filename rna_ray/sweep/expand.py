@@ -12,7 +12,7 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Evaluation, Probe
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Entry, Evaluation
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
@@ -50,14 +50,14 @@ def check(spec: SweepSpec) -> None:
             _check_paper(at, entry)
 
 
-def _check_only(where: str, entry: Evaluation | Probe, found: Sequence[Variant]) -> None:
+def _check_only(where: str, entry: Entry, found: Sequence[Variant]) -> None:
     for text in entry.only or ():
         if not _called(text, found):
             labels = ", ".join(dict.fromkeys(variant.label for variant in found))
             raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
 
 
-def meant(entry: Evaluation | Probe, found: Sequence[Variant]) -> tuple[Variant, ...]:
+def meant(entry: Entry, found: Sequence[Variant]) -> tuple[Variant, ...]:
     """Return the variants that an entry of `evaluation` or `probes` is for."""
     if entry.only is None:
         return tuple(found)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rna_ray.errors import SweepError
 from rna_ray.probes import catalog
 from rna_ray.probes.catalog import Extent, Scope
 from rna_ray.sweep import evaluations, units
-from rna_ray.sweep.sections import Probe, TrainingAttack
+from rna_ray.sweep.networks import Found
+from rna_ray.sweep.sections import Probe
 from rna_ray.sweep.units import Unit
-
-if TYPE_CHECKING:
-    from rna_ray.sweep.expand import Variant
-    from rna_ray.sweep.plan import Found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,20 +34,12 @@ class Measurement:
     """The ids of the probe units, in the order of their examples."""
 
 
-def measurements(
-    entry: Probe, label: str, found: Sequence[Found], meant: Collection[Variant], training: TrainingAttack
-) -> Iterator[tuple[Measurement, dict[Unit, int]]]:
-    """Yield the measurements of one entry, each with its units and their estimated multiply-adds.
-
-    `training` is the attack that the sweep's networks are trained under: an imported one's attacks take theirs from it.
-    """
+def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[tuple[Measurement, dict[Unit, int]]]:
+    """Yield the measurements of one entry on some networks, each with its units and their estimated multiply-adds."""
     record = entry.record
     options = record.settings(entry.options)
-    for source, one in _whom(record.scope(options), [one for one in found if one.variant in meant]):
-        attacked = source or one
-        given = attacked.variant.experiment.training
-        taken = evaluations.inherited(record, entry.options, given.attack if given else training)
-        settings = record.settings(taken | entry.options)
+    for source, one in _whom(record.scope(options), found):
+        settings = evaluations.settled(entry, (source or one).attack)
         for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)
             yield Measurement(
@@ -100,7 +89,6 @@ def extent_of(one: Found) -> Extent | None:
         layers=len(sizes),
         random_layers=sum(size > 1 for size in sizes),
         layer_based=one.unit.settings["network"]["layer_based"],
-        classes=one.info.classes,
     )
 
 
@@ -128,14 +116,11 @@ def _units(
 
 
 def _role(entry: Probe, record: catalog.Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
-    """Return what of one network decides a probe of it; an imported one has no other weights than its last."""
-    trained = one.unit.kind == "train"
-    if trained:
-        evaluations.check_best(entry, one.unit)
+    """Return what of one network decides a probe of it."""
     settings = one.unit.settings
     return {
         "id": one.unit.id,
-        "checkpoint": entry.checkpoint if trained else "last",
+        "checkpoint": evaluations.checkpoint(entry, one.unit),
         "paths": settings["network"]["paths"],
         "noise_255": one.variant.experiment.noise_255,
         "precision": record.precision or settings["precision"],

@@ -1,7 +1,7 @@
 """The sections of a sweep file as frozen models, one sentence under each field.
 
 Fields that do not count towards a unit's id are declared with `uncounted`. What a setting means is written here; what
-makes two settings the same unit is in `units` and `plan`.
+makes two settings the same unit is in `networks`, `evaluations` and `probes`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -99,18 +99,18 @@ class Data(Section):
     """The data set; `rna_ray.data.DATASETS` lists them."""
     root: str | None = uncounted(None)
     """The folder that holds the data set's files, where it needs any."""
-    @field_validator("root")
-    @classmethod
-    def _absolute(cls, root: str | None) -> str | None:
-        """Workers run in folders of their own, and a sweep may be resumed from another."""
-        return None if root is None else str(Path(root).expanduser().absolute())
-
     download: bool = uncounted(False)
     """Whether missing files may be fetched."""
     train_examples: Whole | None = None
     """How many training images to learn from; null is all that are not held out."""
     held_out: int = Field(512, ge=0)
     """How many training images are kept from training, to choose the best checkpoint by."""
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str | None) -> str | None:
+        """Workers run in folders of their own, and a sweep may be resumed from another."""
+        return None if root is None else str(Path(root).expanduser().absolute())
 
 
 NAMED_ONLY = ("name", "width", "norm", "last_norm", "layer_based", "activation", "mean", "std")
@@ -299,13 +299,24 @@ class Training(Section):
 class Entry(Section):
     """One thing that is done with every network of the sweep; its own options stand in the entry beside the fields."""
 
+    key: ClassVar[str]
+    """The field that names what is done."""
+    records: ClassVar[Mapping[str, catalog.Named]]
+    """What it can name."""
+
     options: Mapping[str, Any] = Field({}, exclude=True)
     """The entry's own options as it states them; not a key of its own."""
-
-    @classmethod
-    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | probes.Probe | None:
-        """Return the record of what an entry names, None where it names nothing known."""
-        raise NotImplementedError
+    examples: Whole | None = None
+    """How many test images, from the first; null is 1,000, for a probe its own number, or the whole test set where it
+    is smaller."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 100
+    """The number of images attacked or measured together, the last batch padded."""
+    shard: Whole | None = None
+    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -316,7 +327,8 @@ class Entry(Section):
         fields = [name for name in cls.model_fields if name != "options"]
         stated = {key: value for key, value in given.items() if key in fields}
         options = {key: value for key, value in given.items() if key not in fields}
-        record = cls._find(given)
+        named = given.get(cls.key)
+        record = cls.records.get(named) if isinstance(named, str) else None
         if record is None:
             return stated  # the field's own error says more
         names = [option.name for option in record.options]
@@ -329,13 +341,32 @@ class Entry(Section):
             raise _refuse(str(error), kind="refused_key") from None
         return stated | {"options": options}
 
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.shard and self.shard % self.batch:
+            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
+        return self
+
     @model_serializer(mode="wrap")
     def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {**handler(self), **self.options}
 
+    @property
+    def record(self) -> catalog.Named:
+        """The record of what is named, in its catalog."""
+        return self.records[getattr(self, self.key)]
+
+    @property
+    def distinguishing(self) -> dict[str, Any]:
+        """What makes a different number: the options and the weights."""
+        return {**self.options, "checkpoint": self.checkpoint}
+
 
 class Evaluation(Entry):
     """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
+
+    key: ClassVar[str] = "attack"
+    records: ClassVar[Mapping[str, catalog.Attack]] = catalog.ATTACKS
 
     attack: Annotated[str, _known(catalog.find)]
     """The attack; `rna_ray.attacks.catalog.ATTACKS` lists them with their options."""
@@ -344,79 +375,24 @@ class Evaluation(Entry):
     enumerate; null is transfer, for arc enumerate."""
     draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
-    examples: Whole | None = None
-    """How many test images, from the first; null is 1,000, or the whole test set where it is smaller."""
-    checkpoint: Literal["last", "best"] = "best"
-    """Which weights: those of the last epoch, or those that were best on the held-out images."""
-    batch: Whole = 100
-    """The number of images attacked together, the last batch padded."""
-    shard: Whole | None = None
-    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
     eval: Literal["eval", "train_frozen"] = "eval"
     """The network's mode: its running statistics, or those of each test batch."""
-    only: Texts | None = uncounted(None)
-    """The variants that this entry is for, by label, name or any of their axes' values; null is all."""
-
-    @classmethod
-    def _find(cls, given: Mapping[str, Any]) -> catalog.Attack | None:
-        return catalog.ATTACKS.get(given["attack"]) if isinstance(given.get("attack"), str) else None
-
-    @property
-    def record(self) -> catalog.Attack:
-        """The attack's record in the catalog."""
-        return catalog.find(self.attack)
 
     @property
     def distinguishing(self) -> dict[str, Any]:
         """What makes a different number: the options, weights, mode and draws."""
         draws = {"draws": self.draws} if self.draws else {}
-        return {**self.options, "checkpoint": self.checkpoint, "eval": self.eval, **draws}
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Evaluation:
-        _check_shard(self)
-        return self
+        return {**super().distinguishing, "eval": self.eval, **draws}
 
 
 class Probe(Entry):
     """One measurement on every network of the sweep, or on every pair; its own options stand beside these fields."""
 
+    key: ClassVar[str] = "probe"
+    records: ClassVar[Mapping[str, probes.Probe]] = probes.PROBES
+
     probe: Annotated[str, _known(probes.find)]
     """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
-    examples: Whole | None = None
-    """How many test images, from the first; null is the probe's own number, or the whole test set if that is less."""
-    checkpoint: Literal["last", "best"] = "best"
-    """Which weights: those of the last epoch, or those that were best on the held-out images."""
-    batch: Whole = 100
-    """The number of images measured together, the last batch padded."""
-    shard: Whole | None = None
-    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
-    only: Texts | None = uncounted(None)
-    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
-
-    @classmethod
-    def _find(cls, given: Mapping[str, Any]) -> probes.Probe | None:
-        return probes.PROBES.get(given["probe"]) if isinstance(given.get("probe"), str) else None
-
-    @property
-    def record(self) -> probes.Probe:
-        """The probe's record in the catalog."""
-        return probes.find(self.probe)
-
-    @property
-    def distinguishing(self) -> dict[str, Any]:
-        """What makes a different measurement: the options and weights."""
-        return {**self.options, "checkpoint": self.checkpoint}
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Probe:
-        _check_shard(self)
-        return self
-
-
-def _check_shard(entry: Evaluation | Probe) -> None:
-    if entry.shard and entry.shard % entry.batch:
-        raise _refuse(f"shard: {entry.shard} is not a multiple of batch, {entry.batch}", kind="refused_key")
 
 
 class Share(Section):

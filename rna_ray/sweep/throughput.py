@@ -14,7 +14,7 @@ from rna_ray import data
 from rna_ray.errors import UserError
 from rna_ray.networks import describe
 from rna_ray.sweep import cost, evaluations
-from rna_ray.sweep.units import NAMES, Kind, Unit
+from rna_ray.sweep.units import NAMES, Kind
 
 if TYPE_CHECKING:
     from rna_ray.store import Store
@@ -66,8 +66,9 @@ def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
         found = max(chosen, key=lambda one: one.units)
         return Rate(macs_per_second=found.macs_per_second, basis=found.words)
     assumed, device = cost.assumed(gpu=gpu), "GPU" if gpu else "CPU core"
-    basis = f"an assumption: {assumed:.0e} multiply-adds a second and {device}, nothing measured in this store on a "
-    return Rate(macs_per_second=assumed, basis=basis.replace("e+", "e") + device.removesuffix(" core"))
+    speed, chip = f"{assumed:.0e}".replace("+", ""), device.split()[0]
+    basis = f"an assumption: {speed} multiply-adds a second and {device}, nothing measured in this store on a {chip}"
+    return Rate(macs_per_second=assumed, basis=basis)
 
 
 def measured(store: Store) -> list[Measured]:
@@ -122,7 +123,6 @@ def _macs(name: str, width: int | None, images: str) -> int | None:
 
 def _passes(settings: Settings) -> float:
     try:
-        unit = Unit(kind="evaluate", settings=settings, version=0)
-        return evaluations.forward_passes(unit, data.info(settings["data"]["name"]).classes)
+        return evaluations.forward_passes(settings, data.info(settings["data"]["name"]).classes)
     except UserError:
         return 0.0

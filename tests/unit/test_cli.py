@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import rna_ray
 from rna_ray import cli
-from rna_ray.running import work
+from rna_ray.running import inputs
 from rna_ray.store.records import SCHEMA_VERSION
 
 SWEEP = """\
@@ -309,7 +309,7 @@ def cut_every_tensor(weights: Path) -> None:
 def weights(done: Path) -> Path:
     """The weights that an evaluation reads which is still to do."""
     next((done / "evaluations").iterdir()).unlink()
-    work._trained.cache_clear()
+    inputs.trained.cache_clear()
     return next(done.glob("checkpoints/*/last*.safetensors"))
 
 

@@ -47,7 +47,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ray": ("rna_ray.running.on_ray",),
     "torch": (
         "rna_ray.randomness", "rna_ray.networks", "rna_ray.attacks", "rna_ray.evaluation", "rna_ray.probes",
-        "rna_ray.training", "rna_ray.running.inline", "rna_ray.running.provenance", "rna_ray.running.work",
+        "rna_ray.training", "rna_ray.running.inline", "rna_ray.running.inputs", "rna_ray.running.provenance",
+        "rna_ray.running.work",
     ),
     "duckdb": ("rna_ray.store.views", "rna_ray.analysis"),
     "matplotlib": ("rna_ray.analysis.figures",),

@@ -125,6 +125,14 @@ def test_the_digest_is_of_names_and_sizes_and_not_of_where_they_lie(root: Path, 
     assert len({first, longer, imagenet.digest(root, release=RELEASE)}) == 3
 
 
+def test_a_link_that_leads_nowhere_is_named(root: Path) -> None:
+    path = next((root / "val").rglob("*.JPEG"))
+    path.unlink()
+    path.symlink_to(root / "gone.JPEG")
+    with pytest.raises(DataError, match=re.escape(f"cannot read {path}: No such file")):
+        imagenet.digest(root, release=RELEASE)
+
+
 def test_a_damaged_image_is_named(root: Path) -> None:
     images = imagenet.load(root, release=RELEASE).train.images
     path = root / images.names[7]

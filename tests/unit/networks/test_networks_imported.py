@@ -105,13 +105,13 @@ def test_weights_are_those_that_were_planned(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.ones(2)}, path)
     digest = source.sha256(path)
-    assert imported.weights_file(str(path), digest) == path
+    assert source.weights_file(str(path), digest) == path
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(NetworkError, match="is not the file that was planned: give every node the same"):
-        imported.weights_file(str(path), digest)
+        source.weights_file(str(path), digest)
     path.unlink()
     with pytest.raises(NetworkError, match=f"has no file {path}"):
-        imported.weights_file(str(path), digest)
+        source.weights_file(str(path), digest)
 
 
 # -- paths -------------------------------------------------------------------------------------------------------------

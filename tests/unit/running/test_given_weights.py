@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from rna_ray import data
 from rna_ray.networks.build import build
-from rna_ray.running import work
 from rna_ray.running.run import Summary
 from rna_ray.running.run import run as run_plan
 from rna_ray.store import Store, layout, open_store
@@ -35,7 +34,6 @@ evaluation:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    work._trained.cache_clear()
     return tmp_path
 
 
@@ -55,11 +53,6 @@ def network() -> torch.nn.Module:
         optimizer.step()
     torch.set_num_threads(threads)
     return made.eval()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 def run(store: Store, network: torch.nn.Module, *sets: str, text: str = SWEEP) -> Summary:

@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from rna_ray.data import image_files, registry
-from rna_ray.running import work
 from rna_ray.running.run import run
-from rna_ray.store import Store, open_store
+from rna_ray.store import Store
 from rna_ray.sweep.plan import Plan, plan
 from rna_ray.sweep.spec import load
 
@@ -28,16 +27,10 @@ evaluation:
 @pytest.fixture
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(registry, "DATASETS", {"imagenet": image_folders.info()})
-    work._load.cache_clear()
     (tmp_path / "folders.yaml").write_text(SWEEP.format(root=image_folders.write(tmp_path / "images")))
     with monkeypatch.context() as planning:
         planning.setattr(image_files, "_open", None)  # to plan decodes nothing
         return plan(load(tmp_path / "folders.yaml"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 def test_a_sweep_over_image_folders(planned: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from rna_ray import data
 from rna_ray.errors import CheckpointError
-from rna_ray.running import work
+from rna_ray.running import inputs
 from rna_ray.running.run import Summary
 from rna_ray.running.run import run as run_plan
 from rna_ray.store import Store, layout, open_store
@@ -119,7 +119,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("own_network.py").write_text(MODULE, encoding="utf-8")
     Path("own_parts.py").write_text(PARTS, encoding="utf-8")
-    work._trained.cache_clear()
     return tmp_path
 
 
@@ -129,11 +128,6 @@ def cnn() -> nn.Module:
     space: dict[str, Callable[[], nn.Module]] = {}
     exec(PARTS, space)
     return learned(space["cnn"])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 @pytest.fixture
@@ -208,7 +202,7 @@ def test_a_randomised_resnet18_of_torchvision_is_judged_under_every_knowledge(ow
     assert len(set(margins.values())) == 3
     first = {(row["unit_id"], row["example"]): row for row in store.read("examples").to_pylist()}
     other = open_store(Path(store.uri).parent / "other")
-    work._trained.cache_clear()
+    inputs.trained.cache_clear()
     run_plan(plan(load("own.yaml")), other, address="inline", console=Console(quiet=True))
     assert {(row["unit_id"], row["example"]): row for row in other.read("examples").to_pylist()} == first
 
@@ -238,7 +232,7 @@ def test_what_is_drawn_once_a_batch_is_drawn_anew_for_each_answer(own: Own, stor
 
 def test_parameters_that_share_their_memory_and_none_at_all_are_stored(own: Own, store: Store) -> None:
     for name in ("Tied", "Nothing"):
-        work._trained.cache_clear()
+        inputs.trained.cache_clear()
         ended = own(f"network.import='own_network:{name}'", "network.weights=", "evaluation.*.examples=50")
         assert ended.ran == 3 and not ended.failures, ended.failures
     trials = {row["network"]: row for row in store.read("trials").to_pylist()}
@@ -305,7 +299,7 @@ def test_a_module_that_changed_between_import_and_evaluation_is_refused(
     own("evaluation=[{attack: natural, examples: 50}]")
     planned = plan(load("own.yaml"))
     (folder / "own_network.py").write_text(MODULE + "# changed\n", encoding="utf-8")
-    work._trained.cache_clear()
+    inputs.trained.cache_clear()
     ended = run_plan(planned, store, address="inline", console=Console(quiet=True))
     assert {failure.kind for failure in ended.failures} == {"evaluate"}
     assert all("own_network.py on " in failure.error and "not the file that was planned" in failure.error
@@ -318,7 +312,7 @@ def test_stored_weights_that_were_altered_are_refused(own: Own, store: Store) ->
     path = Path(store.uri) / layout.weights_file(trial["unit_id"], "last", trial["last_sha256"])
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    work._trained.cache_clear()
+    inputs.trained.cache_clear()
     failures = own().failures
     assert len(failures) == 3 and all("is damaged: its SHA-256" in failure.error for failure in failures)
     path.write_bytes(content[:-1])

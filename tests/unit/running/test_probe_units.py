@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from rna_ray import data
 from rna_ray.errors import CheckpointError
 from rna_ray.networks import source
-from rna_ray.running import work
+from rna_ray.running import inputs, work
 from rna_ray.running.run import Summary, run
 from rna_ray.running.tasks import Done, Job
 from rna_ray.running.work import perform
-from rna_ray.store import Store, connect, layout, open_store
+from rna_ray.store import Store, connect, layout
 from rna_ray.store.records import SCHEMAS
 from rna_ray.sweep import units
 from rna_ray.sweep.plan import Plan, plan
@@ -41,18 +41,6 @@ probes:
   - {probe: similarity, examples: 10, batch: 10}
   - {probe: similarity, between: members, examples: 10, batch: 10, only: [two]}
 """
-
-
-@pytest.fixture(autouse=True)
-def fresh_process() -> None:
-    """What a process keeps for its next unit is forgotten between tests."""
-    work._trained.cache_clear()
-    work._load.cache_clear()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 @pytest.fixture
@@ -238,7 +226,7 @@ def test_imported_networks_of_one_module_name_meet_in_a_pair(
 def test_networks_whose_weights_are_given_are_probed_without_a_folder_of_code(
     planned: Callable[..., Plan], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = work._build(planned().units[0].settings, "unit")
+    made = inputs.built(planned().units[0].settings, "unit")
     save_file({key: value.contiguous() for key, value in made.state_dict().items()}, tmp_path / "w.safetensors")
     named = f"network.name: resnet8, network.width: 4, network.norm: BN, network.weights: {tmp_path / 'w.safetensors'}"
     text = SWEEP.replace("{network.norm: BN}", f"{{{named}}}")

@@ -13,7 +13,7 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.catalog import find
 from rna_ray.errors import CheckpointError, DataError, StoreError
-from rna_ray.running import work
+from rna_ray.running import inputs, work
 from rna_ray.running.tasks import Code, Done, Job
 from rna_ray.running.work import perform
 from rna_ray.store import Store, layout, open_store
@@ -72,18 +72,6 @@ def evaluation(network: Unit, examples: tuple[int, int] = (0, 10), **given: Any)
     return units.evaluate(settings, examples=examples)
 
 
-@pytest.fixture(autouse=True)
-def fresh_process() -> None:
-    """What a process keeps for its next unit is forgotten between tests."""
-    work._trained.cache_clear()
-    work._load.cache_clear()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
 @pytest.fixture
 def do(store: Store) -> Perform:
     """Perform a unit in the test's store."""
@@ -113,7 +101,7 @@ def test_a_training_and_its_evaluation_leave_rows_in_their_views(do: Perform, st
         assert (table.schema, table.num_rows) == (SCHEMAS[view], count)
     (trial,), (evaluated,) = store.read("trials").to_pylist(), store.read("evaluations").to_pylist()
     assert (trial["state"], trial["epochs"], trial["log2_paths"], trial["kernel"]) == ("finished", 2, 9.0, "mixture")
-    assert trial["parameters"] == sum(t.numel() for t in work._build(network.settings, network.id).parameters())
+    assert trial["parameters"] == sum(t.numel() for t in inputs.built(network.settings, network.id).parameters())
     assert (evaluated["network_id"], evaluated["threads"], evaluated["eps_255"]) == (network.id, 1, 25.5)
     rows = store.read("examples").to_pylist()
     assert [row["example"] for row in rows] == list(range(10))
@@ -229,8 +217,8 @@ def test_held_out_images_are_no_training_images_and_no_seed_changes_them(store: 
         return [index[image.tobytes()] for image in images]
 
     digits = {"name": "digits", "digest": DIGEST}
-    few, held = work._training_images({**digits, "train_examples": 300, "held_out": 200}, job)
-    many, same = work._training_images({**digits, "train_examples": 1237, "held_out": 200}, job)
+    few, held = inputs.training_images({**digits, "train_examples": 300, "held_out": 200}, job)
+    many, same = inputs.training_images({**digits, "train_examples": 1237, "held_out": 200}, job)
     assert (len(few.labels), len(held.labels), len(many.labels)) == (300, 200, 1237)
     assert not set(rows(many.images)) & set(rows(held.images))
     assert (same.images == held.images).all() and (many.images[:300] == few.images).all()
@@ -243,37 +231,37 @@ def test_a_network_is_loaded_once_for_its_units(do: Perform, monkeypatch: pytest
     do(network)
     for start in range(0, 12, 4):
         assert do(evaluation(network, (start, start + 4))).state == "done"
-    info = work._trained.cache_info()
+    info = inputs.trained.cache_info()
     assert (info.misses, info.hits) == (1, 2)
-    assert do(evaluation(network, checkpoint="best")).state == "done" and work._trained.cache_info().misses == 2
+    assert do(evaluation(network, checkpoint="best")).state == "done" and inputs.trained.cache_info().misses == 2
 
 
 def test_compiling_falls_back_where_there_is_no_compiler(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = work._build(train().settings, "unit")
-    monkeypatch.setattr(work.shutil, "which", lambda name: None)
-    assert work._forward(network, True, torch.device("cpu")) is network
+    network = inputs.built(train().settings, "unit")
+    monkeypatch.setattr(inputs.shutil, "which", lambda name: None)
+    assert inputs.compiled(network, True, torch.device("cpu")) is network
     assert "compile: it takes one of g++, clang++, c++ and " in caplog.text
     assert "Python.h, so the network runs uncompiled" in caplog.text
     caplog.clear()
-    assert work._forward(network, False, torch.device("cpu")) is network and not caplog.text
+    assert inputs.compiled(network, False, torch.device("cpu")) is network and not caplog.text
 
 
 def test_compiling_falls_back_where_there_is_no_python_h(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = work._build(train().settings, "unit")
-    monkeypatch.setattr(work.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(work.sysconfig, "get_path", lambda name: str(tmp_path))
-    assert work._forward(network, True, torch.device("cpu")) is network
+    network = inputs.built(train().settings, "unit")
+    monkeypatch.setattr(inputs.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(inputs.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert inputs.compiled(network, True, torch.device("cpu")) is network
     assert f"c++ and {tmp_path}/Python.h, so the network runs uncompiled" in caplog.text
 
 
 def test_images_that_are_not_those_of_the_plan_are_refused(do: Perform, store: Store) -> None:
     planned = "0" * 32
     with pytest.raises(DataError) as error:
-        work._load("digits", planned, None, False)
+        inputs.dataset("digits", planned, None, False)
     assert f"have digest {DIGEST}, this unit was planned on {planned}: give every node" in str(error.value)
     settings = train(objective="natural", epochs=1).settings
     other = units.train({**settings, "data": {**settings["data"], "digest": planned}})
@@ -281,14 +269,14 @@ def test_images_that_are_not_those_of_the_plan_are_refused(do: Perform, store: S
     assert done.state == "failed" and done.error.startswith("DataError: the images of digits on ")
     assert DIGEST in done.error and planned in done.error
     assert not store.done("trials") and not (Path(store.uri) / "checkpoints").exists()
-    assert len(work._load("digits", DIGEST, None, False).test.labels) == 360
+    assert len(inputs.dataset("digits", DIGEST, None, False).test.labels) == 360
 
 
 def test_images_are_read_once_for_the_units_of_a_process(do: Perform) -> None:
     network = train(objective="natural", epochs=1)
     for unit in (network, evaluation(network), evaluation(network, (10, 14))):
         assert do(unit).state == "done"
-    assert (work._load.cache_info().misses, work._load.cache_info().hits) == (1, 2)
+    assert (inputs.dataset.cache_info().misses, inputs.dataset.cache_info().hits) == (1, 2)
 
 
 @pytest.fixture
@@ -301,9 +289,9 @@ def trained(do: Perform, store: Store) -> Unit:
 
 def test_weights_that_fit_are_let_through(trained: Unit, store: Store) -> None:
     for checkpoint in ("last", "best"):
-        work.check_weights(store, trained.id, checkpoint)
+        inputs.check_weights(store, trained.id, checkpoint)
     with pytest.raises(StoreError):
-        work.check_weights(store, train().id, "last")
+        inputs.check_weights(store, train().id, "last")
 
 
 @pytest.mark.parametrize(("damage", "said"), [("truncated", "bytes, their header says"), ("missing", "")])
@@ -316,10 +304,10 @@ def test_weights_that_are_damaged_are_told_before_anything_starts(
     else:
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError) as error:
-        work.check_weights(store, trained.id, "last")
+        inputs.check_weights(store, trained.id, "last")
     assert str(path) in str(error.value) and said in str(error.value)
     assert f"to train it again, delete {store.uri}/trials/{trained.id}.parquet and repeat" in str(error.value)
-    work.check_weights(store, trained.id, "best")
+    inputs.check_weights(store, trained.id, "best")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +324,7 @@ def test_weights_that_are_damaged_are_told_before_anything_starts(
 def test_weights_of_another_network_are_named_by_key_and_shapes(
     change: dict[str, torch.Tensor | None], said: str, trained: Unit, store: Store
 ) -> None:
-    network = work._build(trained.settings, trained.id)
+    network = inputs.built(trained.settings, trained.id)
     tensors = {key: value for key, value in {**network.state_dict(), **change}.items() if value is not None}
     kept = Checkpoints(store, trained.id)
     other = Path(store.uri) / kept.path("other", kept.write("other", tensors, {}))
@@ -344,7 +332,7 @@ def test_weights_of_another_network_are_named_by_key_and_shapes(
     path.write_bytes(other.read_bytes())
     misfit = rf"the weights {path} do not fit their network: {said} to train it again"
     with pytest.raises(CheckpointError, match=misfit):
-        work.check_weights(store, trained.id, "last")
+        inputs.check_weights(store, trained.id, "last")
 
 
 def test_a_unit_settles_what_its_sums_depend_on() -> None:

@@ -12,7 +12,8 @@ from sweep_base import Load, Planned
 
 from rna_ray.errors import SweepError
 from rna_ray.sweep import evaluations, suites
-from rna_ray.sweep.plan import Cell, Plan
+from rna_ray.sweep.evaluations import Cell
+from rna_ray.sweep.plan import Plan
 
 SWEEP = """\
 name: s
@@ -125,7 +126,7 @@ def test_its_cost_is_the_one_stated(planned: Planned) -> None:
     units = {unit.id: unit for unit in plan.units}
 
     def gradients(cell: Cell) -> float:
-        passes = sum(evaluations.forward_passes(units[unit], 10) for unit in cell.units)
+        passes = sum(evaluations.forward_passes(units[unit].settings, 10) for unit in cell.units)
         return passes / 3 / images(plan, cell)
 
     every = sum(gradients(cell) for cell in plan.cells if images(plan, cell) == 100)

@@ -157,7 +157,7 @@ def other(option: Option) -> object:
         return str(not option.default).lower()
     if option.choices:
         return option.choices[-1]
-    return option.default * 2 or 1
+    return min(option.default * 2, option.maximum) or 1
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,8 @@ def test_every_option_of_every_attack_counts(planned: Planned, attack: str, opti
     ids=lambda part: getattr(part, "name", part),
 )
 def test_every_option_of_every_probe_counts(planned: Planned, probe: str, option: Option) -> None:
-    entry = f"probes=[{{probe: {probe}, examples: 100{', eps_255: 9' if option.name == 'threat' else ''}}}]"
+    radius = ", eps_255: 9" if "eps_255" in [one.name for one in PROBES[probe].options] else ""  # of another threat
+    entry = f"probes=[{{probe: {probe}, examples: 100{radius}}}]"
     more = "variants={A: {}, B: {network.norm: BN+LN}}"
     before, after = planned(BASE, entry, more), planned(BASE, entry, more, f"probes.0.{option.name}={other(option)}")
     ids = [{unit.id for unit in one.units if unit.kind == "probe"} for one in (before, after)]

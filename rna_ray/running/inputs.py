@@ -1,0 +1,154 @@
+"""What units read: images and networks, checked against what was planned, and kept by a process for its next unit."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import platform
+import shutil
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rna_ray import data
+from rna_ray.attacks.expectation import Forward
+from rna_ray.data import Dataset, Split
+from rna_ray.errors import CheckpointError, DataError, NetworkError
+from rna_ray.networks import imported, source
+from rna_ray.networks.build import Network, build
+from rna_ray.randomness import Randomness
+from rna_ray.running.tasks import Job
+from rna_ray.store import Store, layout, open_store, weights
+from rna_ray.training import pretrained
+from rna_ray.training.checkpoint import Checkpoints, load, load_into
+
+log = logging.getLogger(__name__)
+NETWORKS_KEPT = 4
+COMPILES = 32
+"""More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
+
+
+@functools.lru_cache(maxsize=2)
+def dataset(name: str, digest: str, root: str | None, download: bool) -> Dataset:
+    """Return a data set; DataError where this machine's files are not those that the unit's id counts."""
+    found = data.load(name, root, download)
+    if (here := data.digest_of(found)) != digest:
+        raise DataError(
+            f"the images of {name} on {platform.node()} have digest {here}, this unit was planned on {digest}: "
+            f"give every node the same files in {root}"
+        )
+    return found
+
+
+def training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
+    """Return the training images and the held-out ones: parts of one order that no seed changes."""
+    train = dataset(settings["name"], settings["digest"], job.root, job.download).train
+    order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
+    held_out, rest = np.split(order, [settings["held_out"]])
+    return train.part(rest[: settings["train_examples"]]), train.part(held_out)
+
+
+def test_images(job: Job) -> Split:
+    """Return the test images of a unit's data set."""
+    settings = job.unit.settings["data"]
+    return dataset(settings["name"], settings["digest"], job.root, job.download).test
+
+
+def initial(job: Job) -> Network:
+    """Return the network of a train or an import unit as it starts: with the weights that the sweep gives, if any."""
+    settings, lies = job.unit.settings, job.sources.get(job.unit.id)
+    network = built(settings, job.unit.id, lies)
+    digest = settings["network"].get("weights_sha256")
+    if digest is None:
+        return network
+    assert lies is not None and lies.weights is not None
+    path = source.weights_file(lies.weights, digest)
+    where = f"{path} (network.weights)"
+    if "import" in settings["network"]:
+        load_into(network.body, load(path, digest)[0], where)
+    else:
+        single = functools.partial(_named, _plain(settings), job.unit.id) if job.unit.kind == "train" else None
+        pretrained.start(network, pretrained.read(path, digest), settings, where=where, single=single)
+    return network
+
+
+def built(settings: Mapping[str, Any], unit_id: str, lies: source.Source | None = None) -> Network:
+    """Return the network of a train or an import unit before any weights are loaded."""
+    if "import" not in settings["network"]:
+        return _named(settings, unit_id)
+    if lies is None or lies.root is None:
+        raise NetworkError(f"network {unit_id} is imported, and nothing says from where")
+    return imported.build(settings["network"], root=lies.root, seed=Randomness(unit_id).seed("initialisation"))
+
+
+def _named(settings: Mapping[str, Any], unit_id: str) -> Network:
+    info = data.info(settings["data"]["name"])
+    return build(
+        settings["network"], shape=info.shape, classes=info.classes, mean=info.mean, std=info.std,
+        seed=Randomness(unit_id).seed("initialisation"),
+    )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the same network with BN everywhere."""
+    return {**settings, "network": {**settings["network"], "norm": "BN", "last_norm": None, "layer_based": False}}
+
+
+@functools.lru_cache(maxsize=NETWORKS_KEPT)
+def trained(
+    store_uri: str, network_id: str, checkpoint: str, device: str, compile: bool, lies: source.Source | None = None
+) -> tuple[Network, Forward]:
+    """Return a network of the store with its weights, their checksum verified, and the same compiled where asked."""
+    store = open_store(store_uri)
+    trial = store.read_file("trials", network_id).to_pylist()[0]
+    network = built(json.loads(trial["settings"]), network_id, lies)
+    tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
+    load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
+    network = network.to(device)
+    return network, compiled(network, compile, torch.device(device))
+
+
+def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
+    """Raise CheckpointError where a network's weights are missing, truncated, or another network's.
+
+    Looks at the file's header and length alone; whoever loads the weights verifies their checksum too.
+    """
+    trial = store.read_file("trials", network_id).to_pylist()[0]
+    record = store.files.full(layout.rows_file("trials", network_id))
+    settings = json.loads(trial["settings"])
+    again = "train" if "training" in settings else "import"
+    redo = f"to {again} it again, delete {record} and repeat the command"
+    path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
+    found = weights.shapes(store, path, redo)
+    if "import" in settings["network"]:
+        return  # who evaluates it finds out: the user's code runs in no other process
+    network = built(settings, network_id)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    if found != expected:
+        key = min({*found.items()} ^ {*expected.items()})[0]
+        raise CheckpointError(
+            f"the weights {store.files.full(path)} do not fit their network: {key} has shape {found.get(key, 'none')} "
+            f"in the file and {expected.get(key, 'none')} in the network; {redo}"
+        )
+
+
+def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
+    """Return the network, compiled where that is asked for and there is a compiler."""
+    if not asked:
+        return network
+    needed = ["gcc", "clang", "cc"] if device.type == "cuda" else ["g++", "clang++", "c++"]
+    python_h = Path(sysconfig.get_path("include"), "Python.h")
+    if not any(shutil.which(compiler) for compiler in needed) or not python_h.is_file():
+        log.warning("compile: it takes one of %s and %s, so the network runs uncompiled", ", ".join(needed), python_h)
+        return network
+    # A process does many units: graphs of the last one's layers must not count towards this one's limit, beyond which
+    # torch would go on uncompiled without a word.
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = COMPILES
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(network, dynamic=False)
