@@ -71,7 +71,7 @@ def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dic
         "paths": network.settings["network"]["paths"],
         "noise_255": experiment.noise_255,
         "batch": min(entry.batch, examples),
-        "precision": network.settings["precision"],
+        "precision": entry.precision or network.settings["precision"],
         # Where a batch shares a path, torch's native kernels run, one path after another: nothing to compile for.
         "compile": network.settings["compile"] and paths > 1 and entry.eval == "eval",
     }

@@ -377,12 +377,15 @@ class Evaluation(Entry):
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     eval: Literal["eval", "train_frozen"] = "eval"
     """The network's mode: its running statistics, or those of each test batch."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """What attack and answers compute in; null is as the network was trained. An attack that stops on the border
+    between classes, as DeepFool does, needs fp32: in bf16 classes tie there, and a tie is no robustness."""
 
     @property
     def distinguishing(self) -> dict[str, Any]:
-        """What makes a different number: the options, weights, mode and draws."""
-        draws = {"draws": self.draws} if self.draws else {}
-        return {**super().distinguishing, "eval": self.eval, **draws}
+        """What makes a different number: the options, weights, mode, draws and precision."""
+        stated = {name: value for name in ("draws", "precision") if (value := getattr(self, name))}
+        return {**super().distinguishing, "eval": self.eval, **stated}
 
 
 class Probe(Entry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,29 @@ def test_imagenets_eight_gpus_are_eight_workers() -> None:
     assert plan(alone, digest=lambda data: data.name).units == made.units
 
 
-@pytest.mark.parametrize("table", ["1", "2", "3", "3-imagenet", "4", "5"])
+TABLES = ["1", "2", "3", "3-imagenet", "4", "5"]
+
+
+@functools.cache
+def small(table: str) -> Plan:
+    return plan(load(SWEEPS / f"rna-table{table}.yaml", preset="small"), digest=lambda data: data.name)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_deepfool_is_in_fp32(table: str) -> None:
+    """It stops on the border between classes. In bf16 they tie there: a BN network of 2 % robust images showed 11."""
+    attacks = [
+        unit.settings for unit in small(table).units
+        if unit.kind == "evaluate" and unit.settings["attack"]["name"] == "deepfool"
+    ]  # fmt: skip
+    assert bool(attacks) == (table in ("1", "2", "4", "5"))
+    assert {one["precision"] for one in attacks} <= {"fp32"}
+
+
+@pytest.mark.parametrize("table", TABLES)
 def test_where_a_batch_shares_a_path_there_are_ten_of_them(table: str) -> None:
     """Of two batches the interval is Student's with one degree of freedom: ±30 points, and says nothing."""
-    made = plan(load(SWEEPS / f"rna-table{table}.yaml", preset="small"), digest=lambda data: data.name)
+    made = small(table)
     settings = {unit.id: unit.settings for unit in made.units}
     shared = [
         cell for cell in made.cells

@@ -64,7 +64,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
 EVALUATED: dict[str, str] = {"noise_255": "20"}  # of the defence: counts for its evaluations, not for its training
 ENTRY: dict[str, str] = {
     "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
-    "shard": "200", "eval": "train_frozen",
+    "shard": "200", "eval": "train_frozen", "precision": "bf16",
 }  # fmt: skip
 PROBED: dict[str, str] = {
     "probe": "similarity", "examples": "150", "checkpoint": "last", "batch": "50", "shard": "200",
@@ -130,6 +130,10 @@ def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str
     before, after = planned(), planned(BASE, f"evaluation.0.{key}={ENTRY[key]}")
     assert before.units[0].id == after.units[0].id
     assert [unit.id for unit in before.units] != [unit.id for unit in after.units]
+
+
+def test_a_precision_that_is_the_networks_own_changes_nothing(planned: Planned) -> None:
+    assert planned(BASE, "evaluation.0.precision=fp32").units == planned().units
 
 
 @pytest.mark.parametrize("key", PROBED)
