@@ -45,7 +45,7 @@ class Experiment(Section):
     noise_255: float = Field(0.0, ge=0, le=1275)
     """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
-    """Whether the network is compiled, where there is a compiler and examples follow paths of their own."""
+    """Whether a network of several paths is compiled, where there is a compiler and each example follows its own."""
 
 
 class SweepSpec(Experiment):

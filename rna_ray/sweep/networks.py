@@ -73,7 +73,7 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     settings = {
         "network": _network(given, info, space, random, lies),
         "precision": given.precision,
-        "compile": given.compile and not (random and given.network.paths == "batch"),
+        "compile": given.compile and random and given.network.paths == "example",
         "seed": given.seed,
     }
     if given.training is None:
