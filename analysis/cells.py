@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis.query import answer
+from rna_ray.analysis.query import answer, reason
 from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval
 from rna_ray.errors import QueryError
 
@@ -122,10 +122,10 @@ def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequenc
         connection.execute("SET VARIABLE answers = $answers", {"answers": list(answers)})
         connection.execute(sql("scores"))
     except duckdb.Error as error:
-        raise QueryError(f"the scores of sweep {sweep!r} cannot be read: {error}") from error
+        raise QueryError(reason(error) or f"the scores of sweep {sweep!r} cannot be read: {error}") from error
     rows = answer(connection, sql("ablation")).to_pylist()
     if not rows:
-        raise QueryError(f"sweep {sweep!r} asks for no evaluation, so it has no table")
+        raise QueryError(f"sweep {sweep!r} asks for no evaluation, so it has no table; `rna-ray figure` draws probes")
     return [_cell(**row) for row in rows]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from rna_ray.analysis import render
 from rna_ray.errors import QueryError, unknown
 
+_DAMAGED = re.compile(r"Could not open Parquet input source '([^']+)'")  # pyarrow's words
 _READS = ("SELECT", "EXPLAIN", "MULTI")  # MULTI: a PIVOT, which first looks up the values that become columns
 
 
@@ -41,7 +43,14 @@ def answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[
         relation = connection.sql(sql, params=dict(parameters) if parameters else None)
         return _distinct(relation.to_arrow_table())
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise QueryError(f"the query failed: {_sentence(error)}") from error
+        raise QueryError(reason(error) or f"the query failed: {_sentence(error)}") from error
+
+
+def reason(error: Exception) -> str | None:
+    """Return which file of the store is damaged and what to do, where that is why a query failed; else None."""
+    if (found := _DAMAGED.search(str(error))) is None:
+        return None
+    return f"the store's file {found[1]} is damaged: remove the files of its name from all folders there, and resume"
 
 
 def _distinct(table: pa.Table) -> pa.Table:

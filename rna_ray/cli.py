@@ -6,7 +6,9 @@ of the user's (nothing started or written), 130 stopped by Ctrl-C (what is finis
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -228,9 +230,14 @@ def main() -> None:
         sys.exit(_sentence(error, 1))
     except BrokenPipeError:  # as in `rna-ray query … | head`
         sys.stderr.close()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left to write would not fit either
+        sys.exit(_sentence(f"cannot write {error.filename or 'the answer'}: {error.strerror}", 2))
 
 
-def _sentence(error: Exception, code: int) -> int:
+def _sentence(error: Exception | str, code: int) -> int:
     print(f"rna-ray: {error}", file=sys.stderr)
     return code
 

@@ -117,10 +117,14 @@ def _estimate_text(document: Document) -> list[str]:
     bases: dict[str, list[str]] = {}
     for kind, one in left.items():
         bases.setdefault(one["basis"], []).append(NAMES[kind])
-    lines += [f"  {' and '.join(kinds)}: {basis}" for basis, kinds in bases.items()]
+    lines += [f"  {_listed(kinds)}: {basis}" for basis, kinds in bases.items()]
     if document["assumed"]:
         lines.append(f"what imported networks cost is not known before they run: each is counted as a {ASSUMED}")
     return lines
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _hours(hours: float) -> str:

@@ -82,7 +82,10 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
     of = name if sweep is None else sweep
     table = chosen.tabulate(connection, of) if of in known else None
     if table is None or not table.num_rows:
-        raise FigureError(f"there are no rows for figure {name} yet: first do its sweep, rna-ray run {_file(of)}")
+        if of == name:
+            raise FigureError(f"there are no rows for figure {name} yet: first do its sweep, rna-ray run {_file(of)}")
+        wanted = f"it draws what {_file(name)} asks for, once that is done"
+        raise FigureError(f"there are no rows for figure {name} in sweep {of!r} yet: {wanted}")
     described = setting(connection, of)
     return files.write(folder, name, table, lambda: chosen.draw(table.to_pylist(), described), described.about)
 

@@ -29,6 +29,8 @@ def write(folder: Path, name: str, table: pa.Table, draw: Callable[[], Figure], 
     contents = {f"{name}.{suffix}": data for suffix, data in pictures(draw).items()}
     contents[f"{name}.parquet"] = _parquet(table.replace_schema_metadata({"about": about}))
     temporary = {folder / f".{file}.{uuid.uuid4().hex}.tmp": folder / file for file in contents}
+    if folder.exists() and not folder.is_dir():
+        raise FigureError(f"cannot write figure {name} to {folder}, which is a file: give a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, data in zip(temporary, contents.values(), strict=True):

@@ -71,7 +71,9 @@ def _messages(said: dict[Connection, BaseProcess]) -> Iterator[dict[str, Any]]:
 
 
 def _died(process: BaseProcess, count: int) -> UnitError:
-    return UnitError(f"{process.name} of {count} died with exit status {process.exitcode}")
+    code = process.exitcode or 0
+    how = f"with exit status {code}" if code >= 0 else f"of signal {-code} ({signal.strsignal(-code)})"
+    return UnitError(f"{process.name} of {count} died {how}")
 
 
 def _end(process: BaseProcess) -> None:

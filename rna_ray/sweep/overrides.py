@@ -17,12 +17,20 @@ def override(tree: Mapping[str, Any], key: str, value: Any) -> Tree:
     A list is entered by an index from 0, or by `*` for each of its entries. Missing sections are made on the way.
     """
     head, _, rest = key.partition(".")
-    parts = [head, rest] if head in _ONE_KEY_DEEP and rest else key.split(".")
+    parts = _own(tree.get(head), head, rest) if head in _ONE_KEY_DEEP and rest else key.split(".")
     if not all(parts):
         raise SweepError(f"{key!r} is not a dotted key such as training.epochs")
     changed = _changed(tree, parts, value, key)
     assert isinstance(changed, dict)
     return changed
+
+
+def _own(section: Any, head: str, rest: str) -> list[str]:
+    """Return the parts of a key of such a section; of an own key that is a mapping, as a variant's, one may be set."""
+    named = section if isinstance(section, Mapping) and rest not in section else {}
+    within = [name for name, held in named.items() if isinstance(held, Mapping) and rest.startswith(f"{name}.")]
+    name = max(within, key=len, default=None)
+    return [head, rest] if name is None else [head, name, rest.removeprefix(f"{name}.")]
 
 
 def overrides(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
@@ -39,6 +47,8 @@ def _changed(node: Any, parts: Sequence[str], value: Any, key: str) -> Any:
     if isinstance(node, list):
         chosen = _entries(node, part, key)
         return [_changed(one, rest, value, key) if at in chosen else one for at, one in enumerate(node)]
+    if node is None and part == "*":
+        raise SweepError(f"{key}: there is no list whose entries {part!r} could mean")
     if node is None or isinstance(node, Mapping):
         held = node or {}
         return {**held, part: _changed(held.get(part), rest, value, key)}

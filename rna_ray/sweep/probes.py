@@ -38,7 +38,13 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
     """Yield the measurements of one entry on some networks, each with its units and their estimated multiply-adds."""
     record = entry.record
     options = record.settings(entry.options)
-    for source, one in _whom(record.scope(options), found):
+    if not (whom := list(_whom(record.scope(options), found))):
+        labels = ", ".join(dict.fromkeys(one.variant.label for one in found))
+        raise SweepError(
+            f"probe: {label} is about two networks of one seed and data set, and no two of {labels} are that; allow "
+            "more with `only`"
+        )
+    for source, one in whom:
         settings = evaluations.settled(entry, (source or one).attack)
         for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)

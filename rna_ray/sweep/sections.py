@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from rna_ray import data
 from rna_ray.attacks import catalog
-from rna_ray.errors import UserError, unknown
+from rna_ray.errors import SweepError, UserError, unknown
 from rna_ray.networks import describe, source, spaces
 from rna_ray.probes import catalog as probes
 
@@ -68,6 +68,11 @@ def _knowledge(given: object) -> object:
         if not asked or len(set(asked)) < len(asked):
             raise _refuse("name at least one knowledge, each once")
     return asked
+
+
+def _sha256(given: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", given):
+        raise SweepError(f"{given!r} is not the 64 hexadecimal digits, in small letters, that sha256sum prints")
 
 
 def as_tuple(given: object) -> object:
@@ -139,7 +144,7 @@ class Network(Section):
     """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
     weights: Annotated[str, _known(source.check_given)] | None = None
     """A file of weights, which counts by its content: where training starts, or what is evaluated; null is as built."""
-    weights_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = uncounted(None)
+    weights_sha256: Annotated[str, _known(_sha256)] | None = uncounted(None)
     """The SHA-256 of that file, which is then checked; a pickle (.pth, .pt) is read only where it is stated."""
     mean: PerChannel | None = None
     """With name: the per-channel mean that is taken from images in [0, 1]; null is the data set's."""
@@ -165,7 +170,8 @@ class Network(Section):
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
         if (self.mean is None) != (self.std is None):
-            raise _refuse(f"{'std' if self.std is None else 'mean'}: missing beside the other", kind="refused_key")
+            missing, stated = ("std", "mean") if self.std is None else ("mean", "std")
+            raise _refuse(f"{missing}: missing beside network.{stated}", kind="refused_key")
         if self.std is not None and min(self.std) <= 0:
             raise _refuse("std: must be above 0 in every channel", kind="refused_key")
         return self
@@ -232,6 +238,12 @@ class Loss(Section):
     beta: float | None = Field(None, gt=0)
     """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
     and 5."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Loss:
+        if self.beta is not None and "name" not in self.model_fields_set:
+            raise _refuse("name: missing beside training.loss.beta; write trades or mart", kind="refused_key")
+        return self
 
 
 class WeightPerturbation(Section):

@@ -82,7 +82,9 @@ def _refuse_undone(tree: Tree, stages: Sequence[_Stage], sets: Sequence[str], pr
         for name, values in _mapping(tree.get("variants")).items():
             for axis in _mapping(values):
                 if covers(axis, key):
-                    raise SweepError(f"{where}: variant {name!r} sets {axis} itself; edit `variants` to change it")
+                    raise SweepError(
+                        f"{where}: variant {name!r} sets {axis} itself; set that: --set 'variants.{name}.{axis}=…'"
+                    )
 
 
 def _build(stages: Sequence[_Stage]) -> SweepSpec:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LOOKED_AT = 200
 """The most evaluations that are read. Ids are digests, so the first of them in order are as good as drawn."""
 
+TELLING_SECONDS = 1.0
+"""What is over sooner says what starting it costs, not how fast it is: of a longer one it would say far too much."""
+
 Settings = Mapping[str, Any]
 
 
@@ -72,11 +75,14 @@ def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
 
 
 def measured(store: Store) -> list[Measured]:
-    """Return how fast the store's trials and evaluations were; units whose work cannot be told are left out."""
+    """Return how fast the store's trials and evaluations were.
+
+    Left out are units whose work cannot be told, and those that took less than TELLING_SECONDS.
+    """
     rates: dict[tuple[Kind, str], list[float]] = collections.defaultdict(list)
     trials = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
     for row in [*_trials(store, trials), *_evaluations(store, trials)]:
-        if row["macs"] and row["seconds"] > 0:
+        if row["macs"] and row["seconds"] >= TELLING_SECONDS:
             cores = row["threads"] if row["device"] == "cpu" else 1
             rates[row["kind"], row["device"]].append(row["macs"] / row["seconds"] / max(cores, 1))
     return [

@@ -171,6 +171,14 @@ def test_the_script_itself_says_one_sentence(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["one.yaml"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_disk_is_one_sentence(folder: Path) -> None:
+    command = [sys.executable, "-c", "from rna_ray.cli import main; main()", "plan", "one.yaml"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, "rna-ray: cannot write the answer: No space left on device\n")
+
+
 @pytest.mark.parametrize("words", [["frobnicate"], ["run", "--frob"], ["run"], ["run", "one.yaml", "--retry", "maybe"]])
 def test_a_command_that_does_not_exist_is_a_mistake(words: list[str], rna: Rna) -> None:
     ended = rna(*words)

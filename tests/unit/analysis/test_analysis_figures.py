@@ -410,7 +410,7 @@ def test_a_figure_without_rows_says_which_sweep_to_run(book, tmp_path: Path, nam
     connection = connect(book.close())
     with pytest.raises(FigureError, match=f"no rows for figure {name} yet: .* rna-ray run sweeps/{name}.yaml$"):
         figures.figure(connection, name, tmp_path / "out")
-    with pytest.raises(FigureError, match=r"no rows for figure .* yet: .* rna-ray run s.yaml$"):
+    with pytest.raises(FigureError, match=rf"no rows for figure {name} in sweep 's' yet: it draws what .*{name}.yaml"):
         figures.figure(connection, name, tmp_path / "out", "s")
     assert not (tmp_path / "out").exists()
 
@@ -423,7 +423,7 @@ def test_a_sweep_without_evaluations_says_so(book, tmp_path: Path) -> None:
 def test_nothing_is_half_written(book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connection, out = connect(table_of_cells(book)), tmp_path / "out"
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FigureError, match=r"cannot write figure s to .*file"):
+    with pytest.raises(FigureError, match=r"cannot write figure s to .*file, which is a file: give a folder"):
         figures.figure(connection, "s", tmp_path / "file")
     before = figures.figure(connection, "s", out)[0].read_bytes()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 import torch
@@ -23,6 +24,13 @@ def die_in_the_second(job: Job, workers: Workers, report: Report) -> None:
     """Die in one worker without a word while the other waits for it."""
     if workers.rank == 1:
         os._exit(7)
+    workers.sum([torch.zeros(3)])
+
+
+def kill_the_second(job: Job, workers: Workers, report: Report) -> None:
+    """Kill one worker as the kernel does where memory runs out."""
+    if workers.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
     workers.sum([torch.zeros(3)])
 
 

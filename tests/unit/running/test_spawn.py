@@ -57,9 +57,13 @@ def test_an_error_of_any_worker_is_the_units(tmp_path: Path, monkeypatch: pytest
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_dies_is_named_and_the_others_end(tmp_path: Path) -> None:
-    with pytest.raises(UnitError, match="worker 1 of 2 died with exit status 7"):
-        spawn.together(spawn_base.die_in_the_second, job(tmp_path), print)
+@pytest.mark.parametrize(
+    ("die", "how"),
+    [(spawn_base.die_in_the_second, "with exit status 7"), (spawn_base.kill_the_second, r"of signal 9 \(Killed\)")],
+)
+def test_a_worker_that_dies_is_named_and_the_others_end(tmp_path: Path, die: spawn.Do, how: str) -> None:
+    with pytest.raises(UnitError, match=f"worker 1 of 2 died {how}"):
+        spawn.together(die, job(tmp_path), print)
     assert not multiprocessing.active_children()
 
 

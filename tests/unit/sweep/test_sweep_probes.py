@@ -138,6 +138,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "{probe: path-transfer, differences: [1]}",
         "probes.0.differences: 1 is more than the 0 layers of BN at which two paths can part",
     ),
+    "one network": ("{probe: similarity, only: [A]}", "probes.0.probe: similarity-networks is about two networks"),
     "one member": ("{probe: similarity, between: members}", "probes.0.between: BN has one member and none to compare"),
     "another threat": ("{probe: transfer, threat: l2}", "probes.0.eps_255: state it, as training.attack is under linf"),
 }

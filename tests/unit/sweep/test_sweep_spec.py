@@ -79,6 +79,9 @@ BAD = {
     "resources.train.cpu=0": "resources.train: a unit that takes neither CPU nor GPU cannot be placed",
     "resources.evaluate={cpu: 0, gpu: 0}": "resources.evaluate: a unit that takes neither CPU nor GPU cannot be placed",
     "resources.train.gpu=1.5": "resources.train.gpu: ",
+    "probes.*.examples=3": "probes.*.examples: there is no list whose entries '*' could mean",
+    "training.loss={beta: 6}": "training.loss.name: missing beside training.loss.beta; write trades or mart",
+    "network.weights_sha256=abc": "network.weights_sha256: 'abc' is not the 64 hexadecimal digits",
     "name.x=3": "name.x: 'base' stands where 'x' should be a key",
     "a..b=3": "'a..b' is not a dotted key such as training.epochs",
     "seed": "write key=value, such as training.epochs=3",
@@ -153,7 +156,7 @@ def test_presets_come_before_the_grid_and_may_change_it(planned: Planned) -> Non
     [
         ("grid: {seed: [0, 1]}", "seed=3", "the grid varies seed; replace its values: --set grid.seed='[…]'"),
         ("grid: {training.attack: [{name: fgsm}]}", "training.attack.steps=3", "the grid varies training.attack;"),
-        ("variants: {A: {seed: 1}, B: {}}", "seed=3", "variant 'A' sets seed itself; edit `variants` to change it"),
+        ("variants: {A: {seed: 1}, B: {}}", "seed=3", "variant 'A' sets seed itself; set that: --set 'variants.A.seed"),
     ],
 )
 def test_an_override_that_would_do_nothing_is_refused(load_text: Load, more: str, key: str, sentence: str) -> None:
@@ -163,6 +166,16 @@ def test_an_override_that_would_do_nothing_is_refused(load_text: Load, more: str
     name, _, value = key.partition("=")
     with pytest.raises(UserError, match=r"preset small: (the grid varies|variant 'A' sets)"):
         load_text(f"{BASE}{more}\npresets: {{small: {{{name}: {value}}}}}\n", preset="small")
+
+
+def test_a_setting_of_a_variant_alone_is_overridden_by_its_name(load_text: Load) -> None:
+    text = BASE + "variants: {A: {network.norm: BN, seed: 1}, A.b: {network.norm: IN}}\n"
+    spec = load_text(text, "variants.A.seed=3", "variants.A.b.training.epochs=2", "variants.B={network.norm: LN}")
+    assert spec.variants == {
+        "A": {"network.norm": "BN", "seed": 3},
+        "A.b": {"network.norm": "IN", "training.epochs": 2},
+        "B": {"network.norm": "LN"},
+    }
 
 
 def test_a_key_that_grid_and_variants_both_set_is_refused(load_text: Load) -> None:

@@ -85,7 +85,7 @@ def test_what_tells_nothing_is_left_out(made: Plan, store: Store) -> None:
     commit(store, first, device="cpu", seconds=10.0, state="diverged")
     strange = Unit(kind="train", version=1, settings={**second.settings, "network": {"name": "alexnet", "width": 3}})
     commit(store, strange, device="cpu", seconds=10.0)
-    commit(store, third, device="cpu", seconds=0.0)
+    commit(store, third, device="cpu", seconds=0.9)
     commit(store, Unit(kind="evaluate", version=1, settings={}, needs=("gone",)), device="cpu", seconds=1.0)
     assert measured(store) == []
     assert not measured(open_store(Path(store.uri).parent / "none"))

@@ -126,7 +126,7 @@ def test_the_data_sets_own_normalisation_is_neutral(planned: Planned) -> None:
         (["network.weights=w.pth"], "w.pth is a pickle, .* `sha256sum w.pth` prints as network.weights_sha256"),
         (["network.weights_sha256=" + 64 * "f"], f"network.weights_sha256: .* is another file, of SHA-256 {DIGEST}"),
         (["network.weights_sha256=12"], "network.weights_sha256"),
-        (["network={name: resnet8, norm: BN, mean: [0.5]}"], "network.std: missing beside the other"),
+        (["network={name: resnet8, norm: BN, mean: [0.5]}"], "network.std: missing beside network.mean"),
         (["network={name: resnet8, norm: BN, mean: [0.5], std: [0.0]}"], "network.std: must be above 0"),
         (
             [
