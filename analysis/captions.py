@@ -151,7 +151,7 @@ def _draws(cells: Sequence[Cell]) -> Iterator[str]:
 def _shared(columns: Columns) -> Iterator[str]:
     named: dict[str, list[Cell]] = {}
     for (attack, knowledge, _), held in columns.items():
-        named.setdefault(f"{attack}@{knowledge}", []).extend(held)
+        named.setdefault(attack if knowledge == "none" else f"{attack}@{knowledge}", []).extend(held)
 
     def those(holds: Callable[[Cell], bool]) -> str:
         return ", ".join(name for name, held in named.items() if any(holds(cell) for cell in held))

@@ -96,6 +96,12 @@ def test_paths_that_images_share_are_said_of_their_columns(book) -> None:
     )
 
 
+def test_natural_images_that_share_a_draw_are_named_as_their_column(book) -> None:
+    book.cell("BN+IN", "natural", "none", [[1, 0]], path_sharing="batch")
+    text = table(connect(book.close()), "s")
+    assert "Images of a batch share a draw in natural: " in text
+
+
 def test_a_column_of_the_same_name_does_not_hide_what_another_shares(book) -> None:
     book.cell("BN+IN", "square", "fixed", [[1, 0]], path_sharing="attack")
     book.cell("BN+IN", "square", "fixed", None, missing=1)
