@@ -228,3 +228,16 @@ def _select(rows: list[torch.Tensor], path_N: torch.Tensor | None) -> torch.Tens
     for index, row in enumerate(rows[1:], start=1):
         chosen = torch.where((path_N == index)[:, None], row, chosen)
     return chosen
+
+
+def start_member(member: GroupNorm, norm: nn.Module) -> None:
+    """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients."""
+    for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):
+        if own is not None and old is not None:
+            own.copy_(old)
+            own.requires_grad_(old.requires_grad)
+    mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+    if isinstance(member, BatchGroupNorm) and mean is not None and variance is not None:
+        means, variances = mean.view(member.groups, -1), variance.view(member.groups, -1)
+        member.running_mean.copy_(means.mean(1))
+        member.running_var.copy_(variances.mean(1) + means.var(1, correction=0))

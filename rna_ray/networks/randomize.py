@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rna_ray.errors import SpaceError
-from rna_ray.networks.norms import BatchGroupNorm, GroupNorm, Norm
+from rna_ray.networks.norms import Norm, start_member
 from rna_ray.networks.paths import PathSpace, path_space, random_layers
 from rna_ray.networks.spaces import NormLayer, Space, parse
 from rna_ray.randomness import Randomness
@@ -149,16 +149,3 @@ def _swap(norm: Swappable, space: Space, layer: NormLayer, like: torch.Tensor) -
         for member in swap.members:
             start_member(member, norm)  # type: ignore[arg-type]
     return swap.train(norm.training)
-
-
-def start_member(member: GroupNorm, norm: Swappable | GroupNorm) -> None:
-    """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients."""
-    for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):
-        if own is not None and old is not None:
-            own.copy_(old)
-            own.requires_grad_(old.requires_grad)
-    mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
-    if isinstance(member, BatchGroupNorm) and mean is not None and variance is not None:
-        means, variances = mean.view(member.groups, -1), variance.view(member.groups, -1)
-        member.running_mean.copy_(means.mean(1))
-        member.running_var.copy_(variances.mean(1) + means.var(1, correction=0))

@@ -16,8 +16,7 @@ from rna_ray import data
 from rna_ray.errors import CheckpointError
 from rna_ray.networks import describe, published, source
 from rna_ray.networks.build import Network
-from rna_ray.networks.norms import Norm
-from rna_ray.networks.randomize import start_member
+from rna_ray.networks.norms import Norm, start_member
 from rna_ray.networks.spaces import parse
 from rna_ray.training.checkpoint import Tensors, load
 

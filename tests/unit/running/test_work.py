@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -361,3 +363,9 @@ def test_rows_say_which_code_the_driver_found(store: Store) -> None:
     (trial,), (evaluated,) = store.read("trials").to_pylist(), store.read("evaluations").to_pylist()
     assert (trial["commit"], trial["dirty"]) == ("c0ffee", True)
     assert (evaluated["commit"], evaluated["dirty"]) == (None, None)
+
+
+def test_a_worker_starts_without_the_compiler() -> None:
+    code = "import sys, rna_ray.running.work; print('torch._dynamo' in sys.modules)"  # which takes longer than torch does
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
