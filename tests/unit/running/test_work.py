@@ -366,6 +366,7 @@ def test_rows_say_which_code_the_driver_found(store: Store) -> None:
 
 
 def test_a_worker_starts_without_the_compiler() -> None:
-    code = "import sys, rna_ray.running.work; print('torch._dynamo' in sys.modules)"  # which takes longer than torch does
+    # The compiler takes longer to import than torch.
+    code = "import sys, rna_ray.running.work; print('torch._dynamo' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
