@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna_ray.store.records import RECORDS
-from rna_ray.sweep import throughput
 from rna_ray.sweep.cost import ASSUMED, clock
 from rna_ray.sweep.units import NAMES
 
@@ -26,6 +25,8 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
 
     `measured` is what the store's finished units took.
     """
+    from rna_ray.sweep import throughput  # here: what only shows a store need not load how one plans
+
     to_do = {unit.id for unit in status.to_do}
     gpus = {kind: planned.where.share(kind).gpu > 0 for kind in NAMES}
     macs = {kind: sum(planned.costs[unit.id] for unit in status.to_do if unit.kind == kind) for kind in NAMES}

@@ -13,7 +13,6 @@ the products. Gradients and norms are over all groups of the layer, squares adde
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,9 +33,8 @@ def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Bat
     In float64, on a copy of the network.
     """
     (subject,), rows = subjects, Rows()
-    network = copy.deepcopy(subject.network).double()
     for member, path in subject.network.members.items():
-        for depth, found in enumerate(smoothness(network, batch.x.double(), batch.y, torch.tensor(path))):
+        for depth, found in enumerate(smoothness(subject.double, batch.x.double(), batch.y, torch.tensor(path))):
             of = {"member": member, "layer": found.layer, "x": float(depth)}
             for name in MEASURES:
                 rows.measures += batch.rows(measure=name, value=getattr(found, name), **of)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -50,6 +52,11 @@ class Subject:
     def noise(self) -> float:
         """The standard deviation of the defence's Gaussian noise, in [0, 1] pixels."""
         return self.settings["noise_255"] / 255
+
+    @functools.cached_property
+    def double(self) -> Network:
+        """A copy of the network in float64."""
+        return copy.deepcopy(self.network).double()
 
     def drawn(self, batch: Batch, *, draw: int = 0) -> Defence:
         """Return the defence that draws its paths as the network does: one draw attacked, another one answers."""
