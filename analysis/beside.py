@@ -95,6 +95,6 @@ def _lines(one: Beside) -> Iterator[dict[str, Any]]:
         unlike = (line.attack, "none" if line.attack == "natural" else "transfer", 1)
         attack, knowledge, nth = one.columns.get(line, unlike)
         stated = {"variant": one.row.label, "attack": attack, "knowledge": knowledge, "nth": nth, "state": "printed"}
-        stated |= {"accuracy": line.accuracy, "eps_255": line.eps_255, "data": line.data}
+        stated |= {name: getattr(line, name) for name in ("accuracy", "eps_255", "eps_space", "threat", "data")}
         counts = one.counts[line].columns
         yield {**dict.fromkeys(PRINTED), **stated, "best": False, **counts, "source": "printed"}

@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rna_ray.analysis.cells import BALLS, OF_DRAWS, Cell, Column
+from rna_ray.analysis.cells import BALLS, OF_DRAWS, PIXEL, Cell, Column, length, refuse_mixed, values
 from rna_ray.analysis.papers import Row
-from rna_ray.errors import QueryError
 
 MISSING, DIVERGED, GUESSES = "\N{EN DASH}", "†", "‡"
 L2, LINF = "\N{SCRIPT SMALL L}₂", "\N{SCRIPT SMALL L}∞"
@@ -18,6 +17,10 @@ _ACCURACY = {
     "expected": "accuracy in % over fresh draws",
     "vote": "accuracy in % of the majority vote over the draws (a tie of k classes with the true one among them: 1/k)",
     "worst": "% of images right on every draw",
+}
+_CRAFTED = {
+    "train_frozen": "crafted with each batch's statistics and answered with the running ones",
+    "eval": "crafted with the running statistics and answered with each batch's",
 }
 _DIFFERENCE = {
     "expected": "accuracy over fresh draws",
@@ -91,7 +94,8 @@ def _trained(row: Mapping[str, Any]) -> str:
 def attack(settings: Mapping[str, Any]) -> str:
     """Return an attack, given by its resolved settings, in words: PGD-7 within ℓ∞ ε = 8/255, steps of 2/255."""
     steps = f"-{settings['steps']}" if "steps" in settings else ""
-    within = f" within {BALLS[settings['threat']]} ε = {settings['eps_255']:g}/255" if "eps_255" in settings else ""
+    radius = length(settings["eps_255"], settings.get("eps_space")) if "eps_255" in settings else ""
+    within = f" within {BALLS[settings['threat']]} ε = {radius}" if radius else ""
     step = f", steps of {settings['step_255']:g}/255" if "step_255" in settings else ""
     return f"{settings['name'].upper()}{steps}{within}{step}"
 
@@ -162,6 +166,11 @@ def _shared(columns: Columns) -> Iterator[str]:
         yield f"Images of a batch share a draw in {names}: the intervals include its chance{alone}."
     if names := those(lambda cell: bool(cell.regrouped) and not cell.shared and cell.knowledge != "enumerate"):
         yield f"Images of a batch were attacked on the same draws in {names}: their chance is not in the intervals."
+    if names := those(lambda cell: cell.eps_space not in (None, PIXEL) and cell.eps_255 is None):
+        yield f"The deviation of {names} is one of normalised pixels."
+    for mode in dict.fromkeys(cell.attack_mode for held in columns.values() for cell in held if cell.attack_mode):
+        names = those(lambda cell, mode=mode: cell.attack_mode == mode)
+        yield f"{names}: attack_mode {mode}, {_CRAFTED[mode]}."
     if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):
         yield f"On random networks, a success on one draw ends the search of {names}, which may flatter the defence."
 
@@ -178,15 +187,12 @@ def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
 
 def _mixtures(columns: Columns) -> Iterator[str]:
     """Yield a sentence for each setting that differs within columns; QueryError for those that bar comparison."""
+    refuse_mixed(cell for held in columns.values() for cell in held)
     found: dict[tuple[str, str], list[str]] = {}  # what is mixed → the columns that mix it
     for column, held in columns.items():
         name = "@".join(column[:2])
-        for setting in ("eps_space", "threat"):
-            if len(mixed := _values(held, setting)) > 1:
-                both = " and ".join(mixed)
-                raise QueryError(f"column {name} would mix {setting} {both}: give them sweeps of their own")
         for setting, word in {"eps_255": "ε (in 1/255)", "data": "data", "checkpoint": "checkpoints"}.items():
-            if len(mixed := _values(held, setting)) > 1:
+            if len(mixed := values(held, setting)) > 1:
                 found.setdefault((word, ", ".join(mixed)), []).append(name)
     for (word, mixed), names in found.items():
         if len(names) == 1:
@@ -194,7 +200,3 @@ def _mixtures(columns: Columns) -> Iterator[str]:
         else:
             which = "All columns" if len(names) == len(columns) else f"Columns {', '.join(names)}"
             yield f"{which} mix {word}: {mixed}."
-
-
-def _values(held: Sequence[Cell], setting: str) -> list[str]:
-    return sorted({str(value) for cell in held if (value := getattr(cell, setting)) is not None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from math import sqrt
@@ -20,6 +20,9 @@ ANSWERS = ("expected", "vote", "worst")
 
 OF_DRAWS = ("vote", "worst")
 """The answers that depend on m: cells of different m are not to be compared."""
+
+PIXEL = "pixel"
+"""The space in which an attack is measured where nothing else is said: as in [0, 1] pixels."""
 
 Column = tuple[str, str, int]  # attack and knowledge as asked, and which of the cells under these labels
 BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
@@ -57,11 +60,14 @@ class Cell:
     median_linf: float | None
     eps_255: float | None
     eps_space: str | None
+    """Where its lengths are measured: pixel, or normalized, by the network's deviation. None before there are rows."""
     threat: str | None
     data: str | None
     checkpoint: str | None
     shared_paths: bool | None
     regrouped: bool | None
+    attack_mode: str | None
+    """The network's mode while the attack was crafted, where it was not that in which it answered."""
 
     # From here on for computing, not for printing: left out of csv and json.
     number: int = field(repr=False)
@@ -99,8 +105,12 @@ class Cell:
         """The ball of the attack, for people; None where it has none or is not known yet."""
         if self.eps_255 is None or self.threat not in BALLS:
             return None
-        space = "" if self.eps_space == "pixel" else f" ({self.eps_space})"
-        return f"{BALLS[self.threat]} ε = {self.eps_255:g}/255{space}"
+        return f"{BALLS[self.threat]} ε = {length(self.eps_255, self.eps_space)}"
+
+
+def length(of_255: float, space: str | None) -> str:
+    """Return a length for people, as in 8/255, with the space in which it is measured where that is not pixels."""
+    return f"{of_255:g}/255" + ("" if space in (None, PIXEL) else f" ({space})")
 
 
 PRINTED = tuple(entry.name for entry in fields(Cell) if entry.repr)
@@ -110,6 +120,23 @@ PRINTED = tuple(entry.name for entry in fields(Cell) if entry.repr)
 def sql(name: str) -> str:
     """Return the text of a query that ships."""
     return (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def refuse_mixed(cells: Iterable[Cell]) -> None:
+    """Raise QueryError where one column would hold attacks measured in two spaces, or in two norms."""
+    columns: dict[Column, list[Cell]] = {}
+    for cell in cells:
+        columns.setdefault(cell.column, []).append(cell)
+    for column, held in columns.items():
+        for setting in ("eps_space", "threat"):
+            if len(mixed := values(held, setting)) > 1:
+                name, both = "@".join(column[:2]), " and ".join(mixed)
+                raise QueryError(f"column {name} would mix {setting} {both}: give them sweeps of their own")
+
+
+def values(held: Iterable[Cell], setting: str) -> list[str]:
+    """Return the values that a field has in these cells, as text; None is none."""
+    return sorted({str(value) for cell in held if (value := getattr(cell, setting)) is not None})
 
 
 def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequence[str] = ("expected",)) -> list[Cell]:

@@ -21,8 +21,8 @@ _LEVEL = 0.95
 class Comparison:
     """How much higher a variant's accuracy is than another's in a column, over the n examples that both have.
 
-    mean, low, high in [-1, 1]; all None where the two cells have no example in common, differ in data or ε, or share
-    paths in so few batches and draws that their chance cannot be told.
+    mean, low, high in [-1, 1]; all None where the two cells have no example in common, differ in data or ball (ε, its
+    norm or its space), or share paths in so few batches and draws that their chance cannot be told.
     """
 
     variant: str
@@ -104,7 +104,7 @@ def _differences(connection: duckdb.DuckDBPyConnection, pairs: Iterable[Pair]) -
 def _paired(pair: Pair, found: Mapping[Any, Mapping[str, Any]], level: float) -> Paired | None:
     cell, reference = pair
     row = found.get((cell.number, reference.number, cell.answer))
-    if row is None or (cell.data, cell.eps_255) != (reference.data, reference.eps_255):
+    if row is None or _of(cell) != _of(reference):
         return None
     differences = {entry["difference"]: entry["n"] for entry in row["differences"]}
     if not (cell.shared or reference.shared):
@@ -114,6 +114,11 @@ def _paired(pair: Pair, found: Mapping[Any, Mapping[str, Any]], level: float) ->
     if batches := batch_variance(sums(row["batches"])):
         return paired(differences, level, batches=batches)
     return None
+
+
+def _of(cell: Cell) -> tuple[object, ...]:
+    """Return what two cells must have in common to be compared."""
+    return cell.data, cell.eps_255, cell.eps_space, cell.threat
 
 
 def _added(pair: Pair, n: int) -> Variance | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from rna_ray.analysis.cells import Cell, Column
+from rna_ray.analysis.cells import PIXEL, Cell, Column
 from rna_ray.analysis.statistics import mean_interval
 
 PUBLISHED = files("rna_ray.analysis") / "published"
 COMPARABLE = ("none", "transfer")
 """What the papers' attackers know: nothing, or one path that is not the one that answers."""
+
+UNBOUNDED = frozenset({"natural", "gaussian", "cw", "deepfool"})
+"""The printed attacks that have no ball."""
 
 FULL: Mapping[str, str] = {"cw": "cw-1000", "deepfool": "deepfool-50", "mifgsm": "mifgsm-5"}
 """Our labels of the printed attacks whose options a small scale may change (RNA, Section 5.1)."""
@@ -35,6 +37,10 @@ class Line:
     """Our label, without an option that a small scale may change: cw, not cw-1000."""
     eps_255: float | None
     """The radius; None where the attack has none."""
+    eps_space: str = PIXEL
+    """Where it is measured; a csv that does not say means pixel."""
+    threat: str = "linf"
+    """The norm of its ball; a csv that does not say means linf, and none for an attack without a ball."""
     text: str
     """The accuracy in %, as printed."""
     source: str
@@ -71,7 +77,13 @@ def read(name: str | None = None) -> list[Line]:
 def _lines(text: str) -> Iterable[Line]:
     for row in csv.DictReader(text.splitlines()):
         eps = row.pop("eps_255")
-        yield Line(text=row.pop("accuracy"), eps_255=float(eps) if eps else None, **row)
+        usual = {"eps_space": PIXEL, "threat": "none" if _family(row["attack"]) in UNBOUNDED else "linf"}
+        stated = usual | {name: value for name in usual if (value := row.pop(name, ""))}
+        yield Line(text=row.pop("accuracy"), eps_255=float(eps) if eps else None, **stated, **row)
+
+
+def _family(attack: str) -> str:
+    return attack.partition("-")[0]
 
 
 def rows(name: str) -> list[Row]:
@@ -96,17 +108,30 @@ def first(row: Row, variants: Iterable[str]) -> str | None:
 
 
 def column(line: Line, columns: Mapping[Column, Sequence[Cell]]) -> Column | None:
-    """Return our column of the same attack at the same radius, by such an attacker; None where there is none."""
-    return next((one for one, held in columns.items() if _same(line, one, held)), None)
+    """Return our column of the same attack in the same ball, by such an attacker; None where there is none.
+
+    Of several, one of which more is known to be the same.
+    """
+    alike = {one: known for one, held in columns.items() if (known := _same(line, one, held)) is not None}
+    return max(alike, key=lambda one: alike[one], default=None)
 
 
-def _same(line: Line, column: Column, held: Sequence[Cell]) -> bool:
+def _same(line: Line, column: Column, held: Sequence[Cell]) -> int | None:
+    """Return how much of the ball is known to be the same, None where anything is another."""
     attack, knowledge, _ = column
     label, _, options = attack.partition(" ")
-    radii = {cell.eps_255 for cell in held} - {None}  # none is known before the first unit is done
-    radii = radii or {float(text) for text in re.findall(r"eps_255=([\d.]+)", options)}
-    family = label == line.attack or label.startswith(f"{line.attack}-")
-    return family and knowledge in COMPARABLE and (not radii or line.eps_255 in radii)
+    if knowledge not in COMPARABLE or not (label == line.attack or label.startswith(f"{line.attack}-")):
+        return None
+    stated = dict(option.split("=", 1) for option in options.split(" ") if "=" in option)
+    known = 0
+    for name in ("eps_255", "eps_space", "threat"):
+        found = {getattr(cell, name) for cell in held} - {None}  # none is known before the first unit is done
+        if not found and name in stated:
+            found = {float(stated[name]) if name == "eps_255" else stated[name]}
+        if found and getattr(line, name) not in found:
+            return None
+        known += bool(found)
+    return known
 
 
 def guesses(row: Row, cells: Sequence[Cell]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rna_ray.analysis.audit.claims import EXPECTATIONS, LEVEL, Claim, Comparison, Evidence, Pair, Setting
+from rna_ray.analysis.cells import PIXEL
 from rna_ray.analysis.statistics import mean_interval
 
 Status = Literal["passed", "failed", "not measured"]
@@ -27,8 +28,9 @@ ZERO_GRADIENTS = FLAT
 NEAR_ZERO = 0.05
 """What an unbounded attack may leave: searches that end early leave 0.35 to 2.86 % in the RNA paper's own baselines."""
 
-_WHOLE_255 = 255.0  # a ball that holds every image
+_WHOLE_255 = 255.0  # a ball that holds every image, where it is one of pixels
 _METHOD = ("attack", "options", "step_255", "steps", "restarts", "random_start")  # what makes it another attack
+_BLIND_TO = (*_METHOD, "knowledge", "k", "crafted")  # what makes no other noise
 _NATURAL = "the clean images"
 _L = "\N{SCRIPT SMALL L}"
 
@@ -379,7 +381,7 @@ CHECKS: tuple[Check, ...] = (
     Order(
         name="attack ≤ random noise",
         applies=lambda claim: claim.bounded,
-        counterpart=lambda claim, other: other.attack == "noise" and claim.same(other, *_METHOD, "knowledge", "k"),
+        counterpart=lambda claim, other: other.attack == "noise" and claim.same(other, *_BLIND_TO),
         needs=lambda claim: "noise at the same ε",
     ),
     Order(
@@ -418,7 +420,7 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.bounded,
         counterpart=_smaller_ball,
         nearest=lambda other: other.eps_255 or 0,
-        needs=lambda claim: f"{claim.name} at an ε below {claim.setting.eps_255:g}/255",
+        needs=lambda claim: f"{claim.name} at an ε below {claim.setting.radius}",
     ),
     AtRadius(
         name="ε = 0 equals natural",
@@ -428,7 +430,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     AtRadius(
         name="ε → 1 reaches chance",
-        applies=lambda claim: claim.iterative and claim.threat == "linf",
+        applies=lambda claim: claim.iterative and claim.threat == "linf" and claim.eps_space == PIXEL,
         eps_255=_WHOLE_255,
         axes=("step_255", "steps", "restarts"),  # a ball so large asks for longer ways
     ),

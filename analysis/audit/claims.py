@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from rna_ray.analysis.cells import length
 from rna_ray.analysis.statistics import Variance, paired
 
 LEVEL = 0.95
 
-_BLIND = frozenset({"natural", "noise"})
+_BLIND = frozenset({"natural", "noise", "gaussian"})
 _SINGLE_STEP = frozenset({"fgsm"})
 _GRADIENT_FREE = frozenset({"square"})
 EXPECTATIONS = frozenset({"eot", "aggmo-eot"})
@@ -38,6 +39,8 @@ class Setting:
     k: int | None = None
     random: bool = True
     """Whether the network has more than one path, or answers through noise."""
+    crafted: tuple[object, ...] = ()
+    """The mode, and the batch, with which the attack was crafted, where the network answered in another."""
     where: tuple[object, ...] = ()
     """The checkpoint, data, mode, noise and precision, which no check varies."""
 
@@ -50,6 +53,11 @@ class Setting:
     def bounded(self) -> bool:
         """Whether it is an attack within a ball of its own radius, which is not empty."""
         return self.adaptive and self.eps_255 is not None and self.eps_255 > 0
+
+    @property
+    def radius(self) -> str:
+        """The radius for people, as in 8/255, with its space where that is not pixels."""
+        return length(self.eps_255 or 0.0, self.eps_space)
 
     @property
     def gradient_free(self) -> bool:
@@ -96,7 +104,7 @@ class Setting:
         """Return this setting for people, with the radius and restarts where the other has others."""
         notes = []
         if self.eps_255 != other.eps_255 and self.eps_255 is not None:
-            notes.append(f"ε = {self.eps_255:g}/255")
+            notes.append(f"ε = {self.radius}")
         if self.restarts != other.restarts and (self.random_start or self.restarts > 1):
             notes.append(f"{self.restarts} restart{'' if self.restarts == 1 else 's'}")
         return self.name + (f" ({', '.join(notes)})" if notes else "")

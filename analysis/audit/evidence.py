@@ -14,7 +14,7 @@ from rna_ray.analysis.cells import sql
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import Variance, batch_variance
 
-_TAKEN = ("name", "threat", "eps_255", "step_255", "steps", "restarts", "random_start")
+_TAKEN = ("name", "threat", "eps_space", "eps_255", "step_255", "steps", "restarts", "random_start")
 _ONE_PATH = ("fixed", "aggmo-fixed", "none")
 """What any knowledge is settled to where there is one path and no noise."""
 # Rows from before noise_255 was recorded hold null there; their evaluations meant something else: never compared.
@@ -93,6 +93,7 @@ def _setting(row: Mapping[str, Any]) -> Setting:
         knowledge=word,
         k=k,
         random=_random(row, word),
+        crafted=(row["attack_mode"], row["batch"]) if row["attack_mode"] else (),
         where=(*(row[column] for column in _WHERE), _split(row), _together(row)),
     )
 

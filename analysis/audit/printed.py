@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from rna_ray.analysis.audit.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.papers import TEST_IMAGES, Line
 
-_UNBOUNDED = frozenset({"cw", "deepfool"})
-
 
 class Printed:
     """The printed accuracies; a comparison of two has no interval."""
@@ -51,8 +49,9 @@ def _setting(line: Line) -> Setting:
         return Setting(attack=name, threat="none")
     return Setting(
         attack=name,
-        threat="none" if name in _UNBOUNDED else "linf",
+        threat=line.threat,
         eps_255=line.eps_255,
+        eps_space=line.eps_space,
         steps=int(version) if re.fullmatch(r"\d+", version) else None,
         knowledge="transfer",
     )

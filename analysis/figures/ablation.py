@@ -42,6 +42,7 @@ _INK = 0.11  # inches of height for each point of a variant
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     """Return a row for each cell of the sweep's table that has examples: accuracy in [0, 1] over fresh draws."""
     found = [cell for cell in cells.ablation(connection, sweep) if cell.accuracy is not None]
+    cells.refuse_mixed(found)
     several = {cell.column[:2] for cell in found if cell.nth > 1}
     kept = [name for name in SCHEMA.names if name != "column"]
     rows = [

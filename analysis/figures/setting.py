@@ -10,8 +10,9 @@ from typing import Any
 import duckdb
 
 from rna_ray.analysis import captions
-from rna_ray.analysis.cells import sql
+from rna_ray.analysis.cells import PIXEL, sql
 from rna_ray.analysis.query import answer
+from rna_ray.errors import QueryError
 
 TRAINING = {"natural": "natural training", "adversarial": "adversarial training", "imported": "imported"}
 """How networks were trained, as queries/figures/networks.sql tells them apart, and in words."""
@@ -56,8 +57,16 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     """Return on what the rows of a sweep were measured."""
     rows = ask(connection, "setting", sweep)
     attacks: dict[str, list[str]] = {}
+    spaces: dict[str, set[str]] = {}
     for row in ask(connection, "attacks", sweep):
-        attacks.setdefault(row["probe"], []).append(captions.attack(json.loads(row["attack_settings"])))
+        settings = json.loads(row["attack_settings"])
+        attacks.setdefault(row["probe"], []).append(captions.attack(settings))
+        spaces.setdefault(row["probe"], set()).add(settings.get("eps_space", PIXEL))
+        if len(spaces[row["probe"]]) > 1:
+            raise QueryError(
+                f"the {row['probe']} probes of sweep {sweep!r} would mix eps_space normalized and pixel in one figure: "
+                "give them sweeps of their own"
+            )
     trained = [row for row in rows if row["objective"] != "imported"]
     parts = [
         _listed(rows, "network", "{}"),

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import papers, query
-from rna_ray.analysis.cells import Cell, ablation, sql
+from rna_ray.analysis.cells import BALLS, PIXEL, Cell, ablation, length, sql
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import SCALE, printed
 from rna_ray.analysis.figures.setting import WILSON, Setting, ask, data, span
@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
         "n": pa.int64(),
         "seeds": pa.int64(),
         "eps_255": pa.float64(),
+        "eps_space": pa.string(),
+        "threat": pa.string(),
         "steps": pa.int64(),
         "origin": pa.string(),
     }
@@ -65,7 +67,10 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
 
 
 def _stronger(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dict[str, Any]]:
-    """Yield the points of PGD at one radius over its steps, then at one number of steps over its radii."""
+    """Yield the points of PGD at one radius over its steps, then at one number of steps over its radii.
+
+    A panel holds one norm, in one space.
+    """
     try:
         cells = ablation(connection, sweep)
     except QueryError:  # a sweep of nothing but probes
@@ -76,15 +81,18 @@ def _stronger(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dic
     points = [(cell, at) for cell, at in points if cell.random or cell.knowledge == _first(cells, cell.variant)]
     over_steps, over_eps = defaultdict(set), defaultdict(set)
     for cell, at in points:
-        over_steps[cell.eps_255].add(at)
-        over_eps[at].add(cell.eps_255)
+        over_steps[cell.eps_255, cell.eps_space, cell.threat].add(at)
+        over_eps[at, cell.eps_space, cell.threat].add(cell.eps_255)
     for panel, groups in (("steps", over_steps), ("eps", over_eps)):
         if not groups:
             continue
-        fixed = max(groups, key=lambda value: (len(groups[value]), -value))
+        fixed = max(groups, key=lambda held: (len(groups[held]), -held[0]))
         if len(groups[fixed]) < 2:
             continue
-        held = [(cell, at) for cell, at in points if fixed == (cell.eps_255 if panel == "steps" else at)]
+        held = [
+            (cell, at) for cell, at in points
+            if fixed == (cell.eps_255 if panel == "steps" else at, cell.eps_space, cell.threat)
+        ]  # fmt: skip
         held.sort(key=lambda point: (point[0].eps_255, point[1]))
         yield from (_point(panel, cell, at) for cell, at in held)
 
@@ -95,7 +103,7 @@ def _first(cells: Sequence[Cell], variant: str) -> str | None:
 
 
 def _point(panel: str, cell: Cell, steps: int) -> dict[str, Any]:
-    kept = ("variant", "knowledge", "accuracy", "low", "high", "n", "seeds", "eps_255")
+    kept = ("variant", "knowledge", "accuracy", "low", "high", "n", "seeds", "eps_255", "eps_space", "threat")
     row = {name: getattr(cell, name) for name in kept}
     return row | {"panel": panel, "x": steps if panel == "steps" else cell.eps_255, "steps": steps, "origin": MEASURED}
 
@@ -117,10 +125,12 @@ def _printed(rows: Sequence[Row], data: Collection[str]) -> Iterator[dict[str, A
         if line.data not in data:
             continue
         steps = int(line.attack.removeprefix("pgd-"))
-        shared = {"variant": line.method, "accuracy": line.accuracy, "origin": line.source, "eps_255": line.eps_255}
-        if "steps" in held and line.eps_255 == held["steps"]["eps_255"]:
+        ball = {name: getattr(line, name) for name in ("eps_255", "eps_space", "threat")}
+        shared = {"variant": line.method, "accuracy": line.accuracy, "origin": line.source, **ball}
+        if "steps" in held and all(held["steps"][name] == value for name, value in ball.items()):
             yield shared | {"panel": "steps", "x": steps, "steps": steps}
-        if "eps" in held and steps == held["eps"]["steps"]:
+        alike = "eps" in held and all(held["eps"][name] == ball[name] for name in ("eps_space", "threat"))
+        if alike and steps == held["eps"]["steps"]:
             yield shared | {"panel": "eps", "x": line.eps_255, "steps": steps}
     for line in printed("rna-figure5c", data) if "difference" in held else ():
         accuracy = round(float(line["accuracy"]) / 100, 12)
@@ -146,7 +156,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
             if row["panel"] == panel and row["origin"] != MEASURED:
                 axes[at].plot(row["x"], 100 * row["accuracy"], **_star(row["variant"], looks))
         style.letter(axes[at], at, _titled(panel, held))
-        axes[at].set_xlabel(PANELS[panel])
+        axes[at].set_xlabel(PANELS[panel] + _measured(held[0] if panel == "eps" else {}))
         axes[at].set_ylabel("accuracy (%)")
         axes[at].set_ylim(bottom=-0.02 * axes[at].get_ylim()[1])  # a marker at zero is whole
         axes[at].xaxis.get_major_locator().set_params(integer=True)
@@ -196,5 +206,14 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Mapping[str, Any], lines: Map
 
 
 def _titled(panel: str, rows: Sequence[Row]) -> str:
-    held = {"steps": f"ε = {rows[0]['eps_255']}/255", "eps": f"PGD-{rows[0]['steps']}", "difference": ""}[panel]
-    return ", ".join(part for part in (_TITLES[panel], held.replace(".0/", "/"), f"n = {span(rows, 'n')}") if part)
+    at = {"steps": "", "eps": f"PGD-{rows[0]['steps']}", "difference": ""}[panel]
+    if panel == "steps":
+        at = f"ε = {length(rows[0]['eps_255'], rows[0]['eps_space'])}"
+    return ", ".join(part for part in (_TITLES[panel], at, f"n = {span(rows, 'n')}") if part)
+
+
+def _measured(row: Row) -> str:
+    """Return what an axis of radii adds where they are not of pixels, or not of ℓ∞."""
+    space = row.get("eps_space")
+    notes = [*([BALLS["l2"]] if row.get("threat") == "l2" else []), *([] if space in (None, PIXEL) else [space])]
+    return f", {', '.join(notes)}" if notes else ""

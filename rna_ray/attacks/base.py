@@ -17,7 +17,7 @@ Threat = Literal["linf", "l2", "none"]
 SLACK = 1e-3
 """What rounding may add to a perturbation, relative to ε …"""
 SLACK_PIXELS = 1e-5
-"""… and in [0, 1] pixels: some ulp of the pixels themselves. Both are clipped off."""
+"""… and in [0, 1] pixels, whatever ε is measured in: some ulp of the pixels themselves. Both are clipped off."""
 
 
 class Victim(Protocol):
@@ -100,29 +100,54 @@ class Ball:
 
     threat: Threat
     eps: float = 0.0
+    std: torch.Tensor | None = None
+    """The deviation (C, 1, 1) of each channel by which lengths, `eps` among them, are measured after division, that of
+    the network's input normalisation: then a length is one of normalised images. None is [0, 1] pixels."""
+
+    def measured(self, delta: torch.Tensor) -> torch.Tensor:
+        """Return perturbations (N, C, H, W) of [0, 1] pixels in the space in which the ball is measured."""
+        return delta if self.std is None else delta / self.std
+
+    def in_pixels(self, delta: torch.Tensor) -> torch.Tensor:
+        """Return perturbations (N, C, H, W) of the ball's space in [0, 1] pixels.
+
+        By the chain rule, the same takes a gradient with respect to pixels to one with respect to that space.
+        """
+        return delta if self.std is None else delta * self.std
 
     def project(self, x_adv: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return the images (N, C, H, W) moved to the ball around x, then into [0, 1]."""
         if self.threat == "linf":
-            x_adv = torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps)
+            reach = self.eps if self.std is None else self.eps * self.std
+            x_adv = torch.minimum(torch.maximum(x_adv, x - reach), x + reach)
         elif self.threat == "l2":
             delta = x_adv - x
-            length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            length = self.measured(delta).flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
             x_adv = x + delta * (self.eps / length).clamp_max(1.0)
         return x_adv.clamp(0.0, 1.0)
 
     def farthest(self, x_adv: torch.Tensor, x: torch.Tensor) -> float:
-        """Return how far the farthest image is from the original, in the ball's norm; 0 where there is no bound."""
+        """Return how far the farthest image is from the original, in the ball's norm and space; 0 where unbounded."""
         if self.threat == "none" or not len(x):
             return 0.0
-        linf, l2 = distortion(x_adv, x)
+        linf, l2 = _lengths(self.measured(x_adv - x))
         return (linf if self.threat == "linf" else l2).max().item()
+
+    @property
+    def slack(self) -> float:
+        """What rounding may add to a perturbation in the ball, in its space."""
+        pixels = SLACK_PIXELS if self.std is None else SLACK_PIXELS / self.std.min().item()
+        return self.eps * SLACK + pixels
 
 
 def distortion(x_adv: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ℓ∞ and ℓ2 lengths (N,) of each perturbation."""
-    delta = (x_adv - x).flatten(1)
-    return delta.abs().amax(1), delta.norm(dim=1)
+    """Return the ℓ∞ and ℓ2 lengths (N,) of each perturbation, in [0, 1] pixels."""
+    return _lengths(x_adv - x)
+
+
+def _lengths(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = delta.flatten(1)
+    return flat.abs().amax(1), flat.norm(dim=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +197,7 @@ class Attack(ABC):
         if x_adv.shape != x.shape or not torch.isfinite(x_adv).all():
             raise AttackError(f"{type(self).__name__} returned what is not {tuple(x.shape)} finite pixels")
         farthest = self.ball.farthest(x_adv, x)
-        if farthest > self.ball.eps * (1 + SLACK) + SLACK_PIXELS:
+        if farthest > self.ball.eps + self.ball.slack:
             raise AttackError(
                 f"{type(self).__name__} left its {self.ball.threat} ball of {self.ball.eps:.6f}: it went {farthest:.6f}"
             )
@@ -181,6 +206,10 @@ class Attack(ABC):
     @final
     def __call__(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Outcome:
         """Attack, then let the defender answer on draws of its own."""
-        found = self.perturb(victim, x, y)
+        return self.answered(victim, x, self.perturb(victim, x, y))
+
+    @staticmethod
+    def answered(victim: Victim, x: torch.Tensor, found: Proposal) -> Outcome:
+        """Let the defender answer what an attack on the images x found, on draws of its own."""
         linf, l2 = distortion(found.x_adv, x)
         return Outcome(**vars(found), logits=victim.answer(found.x_adv), linf=linf, l2=l2)

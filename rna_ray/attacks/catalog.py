@@ -27,6 +27,8 @@ class Option:
     minimum: float = 0.0
     above: bool = True  # whether the minimum itself is out
     maximum: float = math.inf
+    later: bool = False
+    """Whether it came after its attacks, and its default is what was before: only another value counts."""
 
     def check(self, given: object) -> Value:
         """Return the value in this option's type; a wrong type or a value out of range is a SweepError."""
@@ -73,7 +75,7 @@ class Named:
     label: str  # how tables call it, from its options
 
     def settings(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """Return all of its settings, defaults filled in.
+        """Return all of its settings, defaults filled in; of options that came later, only what is not the default.
 
         Raises SweepError for an option that it does not have, and for a value that the option cannot take.
         """
@@ -81,7 +83,9 @@ class Named:
         for name in given:
             if name not in options:
                 raise SweepError(f"{name}: " + unknown(f"option of {self.kind} {self.name}:", name, options))
-        return {name: option.check(given.get(name, option.default)) for name, option in options.items()}
+        found = {name: option.check(given.get(name, option.default)) for name, option in options.items()}
+        neutral = {option.name: option.default for option in self.options if option.later}
+        return {name: value for name, value in found.items() if name not in neutral or value != neutral[name]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,15 @@ EPS = Option(
     name="eps_255", default=8.0, above=False, maximum=255.0, about="The ball's radius, in 255ths of the pixel range."
 )
 STEP = Option(name="step_255", default=2.0, maximum=255.0, about="A step's length, in 255ths of the pixel range.")
+SPACE = Option(
+    name="eps_space",
+    default="pixel",
+    choices=("pixel", "normalized"),
+    later=True,
+    about="Where lengths are measured: in pixels, or once these are divided by the network's per-channel std.",
+)
+PIXEL = dataclasses.replace(SPACE, choices=("pixel",))
+"""For attacks that cannot measure in another space."""
 RESTARTS = Option(name="restarts", default=1, about="The number of starts, of which the best counts.")
 RANDOM_START = Option(name="random_start", default=True, about="Whether to start anywhere in the ball.")
 
@@ -170,6 +183,7 @@ _RECORDS = (
             ),
             THREAT,
             EPS,
+            SPACE,
         ),
         bounded=True,
         adaptive=False,
@@ -178,18 +192,40 @@ _RECORDS = (
         passes=lambda settings, classes: 0,
     ),
     Attack(
+        name="gaussian",
+        about="Gaussian noise within no ball, clipped to [0, 1] pixels: blind to the network.",
+        options=(
+            Option(name="std_255", default=25.5, maximum=255.0, about="The noise's standard deviation, in 255ths."),
+            SPACE,
+        ),
+        bounded=False,
+        adaptive=False,
+        library="own",
+        label="gaussian-{std_255:g}",
+        passes=lambda settings, classes: 0,
+    ),
+    Attack(
         name="fgsm",
         about="One step to the ball's surface along the gradient (Goodfellow et al. 2015).",
-        options=(THREAT, EPS),
+        options=(THREAT, EPS, SPACE),
         bounded=True,
         library="own",
         label="fgsm",
         passes=lambda settings, classes: 1,
     ),
     Attack(
+        name="bim",
+        about="Iterated FGSM, which is PGD from the image itself (Kurakin et al. 2017).",
+        options=(LINF, EPS, STEP, SPACE, _steps(20)),
+        bounded=True,
+        library="own",
+        label="bim-{steps}",
+        passes=_each_step,
+    ),
+    Attack(
         name="pgd",
         about="Projected gradient descent (Madry et al. 2018).",
-        options=(THREAT, EPS, STEP, _steps(20), RANDOM_START, RESTARTS),
+        options=(THREAT, EPS, STEP, SPACE, _steps(20), RANDOM_START, RESTARTS),
         bounded=True,
         aggregates=True,
         library="own",
@@ -203,6 +239,7 @@ _RECORDS = (
             LINF,
             EPS,
             STEP,
+            SPACE,
             _steps(5),
             Option(name="decay", default=1.0, above=False, about="How much of the last steps' direction is kept."),
         ),
@@ -245,6 +282,7 @@ _RECORDS = (
             THREAT,
             EPS,
             STEP,
+            PIXEL,
             _steps(20),
             Option(name="borders", default=3, about="How many other classes may be behind the nearest border."),
         ),
@@ -268,6 +306,7 @@ _RECORDS = (
             ),
             THREAT,
             EPS,
+            PIXEL,
         ),
         bounded=True,
         library="pyautoattack",
@@ -277,7 +316,7 @@ _RECORDS = (
     Attack(
         name="square",
         about="Random squares, kept where they raise the loss: needs no gradient (Andriushchenko et al. 2020).",
-        options=(THREAT, EPS, Option(name="queries", default=5000, about="The most forward passes to spend.")),
+        options=(THREAT, EPS, PIXEL, Option(name="queries", default=5000, about="The most forward passes to spend.")),
         bounded=True,
         library="pyautoattack",
         label="square-{queries}",
@@ -290,6 +329,7 @@ _RECORDS = (
             THREAT,
             EPS,
             STEP,
+            PIXEL,
             _steps(20),
             Option(name="queries", default=200, about="The most forward passes that Square may spend."),
         ),

@@ -1,4 +1,4 @@
-"""The gradient family and noise: one loop, of which FGSM, PGD and MI-FGSM are settings."""
+"""The gradient family and noise: one loop, of which FGSM, BIM, PGD and MI-FGSM are settings."""
 
 from __future__ import annotations
 
@@ -37,19 +37,36 @@ class Noise(Attack):
         if self.kind == "uniform":
             return Proposal(uniform_start(self.ball, victim, x))
         noise = victim.random.normal("attack/noise", victim.examples, x.shape[1:])
-        return Proposal(self.ball.project(x + self.ball.eps * noise, x))
+        return Proposal(self.ball.project(x + self.ball.in_pixels(self.ball.eps * noise), x))
+
+
+@final
+class Gaussian(Attack):
+    """Gaussian noise of a standard deviation, without a bound: blind to the network, clipped to [0, 1] pixels alone.
+
+    `space` is the per-channel deviation in which `std` is measured, as a ball's; None is [0, 1] pixels.
+    """
+
+    def __init__(self, std: float, space: torch.Tensor | None = None) -> None:
+        super().__init__(Ball("none", std=space))
+        self.std = std
+
+    def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        noise = victim.random.normal("attack/noise", victim.examples, x.shape[1:])
+        return Proposal(self.ball.project(x + self.ball.in_pixels(self.std * noise), x))
 
 
 @final
 class GradientAttack(Attack):
     """Steps along the gradient's sign (ℓ∞) or direction (ℓ2), projected back to the ball after each.
 
-    One step of length ε from the image itself is FGSM (Goodfellow et al. 2015); many short ones are PGD (Madry et al.
-    2018). With `dampings`, running sums of the ℓ1-normalised gradients are followed instead, one for each damping: a
-    single one is MI-FGSM (Dong et al. 2018), several are aggregated momentum (Lucas et al. 2019, on random defences
-    Sitawarin et al. 2022), of which the mean counts. The last iterate of a start is returned, not the best; of several
-    starts, the one that does best on the attacker's own draws. A start is the image itself, a random point of the ball,
-    or with `start_noise` the image and Gaussian noise of that standard deviation in [0, 1] pixels (TRADES).
+    One step of length ε from the image itself is FGSM (Goodfellow et al. 2015); many short ones are BIM (Kurakin et al.
+    2017), and from a random point PGD (Madry et al. 2018). With `dampings`, running sums of the ℓ1-normalised gradients
+    are followed instead, one for each damping: a single one is MI-FGSM (Dong et al. 2018), several are aggregated
+    momentum (Lucas et al. 2019, on random defences Sitawarin et al. 2022), of which the mean counts. Of a start its last
+    iterate is returned, not its best; of several starts, the one that does best on the attacker's own draws. A start is
+    the image itself, a random point of the ball, or with `start_noise` the image and Gaussian noise of that standard
+    deviation (TRADES). All lengths, and the gradient with them, are taken in the space in which the ball is measured.
     """
 
     def __init__(
@@ -77,6 +94,7 @@ class GradientAttack(Attack):
         for step in range(self.steps):
             gradient = victim.gradient(x_adv, y, step=step)
             zero += gradient.flatten(1).abs().amax(1) == 0
+            gradient = self.ball.in_pixels(gradient)
             if self.dampings:
                 # A gradient of zeros would fill the momentum with NaN, and the attack would not move again.
                 length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -85,7 +103,7 @@ class GradientAttack(Attack):
                     for damping, velocity in zip(self.dampings, velocities, strict=True)
                 ]
                 gradient = velocities[0] if len(velocities) == 1 else torch.stack(velocities).mean(0)
-            x_adv = self.ball.project(x_adv + self.step * self._direction(gradient), x)
+            x_adv = self.ball.project(x_adv + self.ball.in_pixels(self.step * self._direction(gradient)), x)
         return x_adv
 
     def _start(self, victim: Victim, x: torch.Tensor, start: int) -> torch.Tensor:
@@ -95,7 +113,7 @@ class GradientAttack(Attack):
             return x
         of = {"step": victim.first_draw, "draw": start}
         noise = victim.random.normal("attack/start", victim.examples, x.shape[1:], **of)
-        return self.ball.project(x + self.start_noise * noise, x)
+        return self.ball.project(x + self.ball.in_pixels(self.start_noise * noise), x)
 
     def _direction(self, gradient: torch.Tensor) -> torch.Tensor:
         if self.ball.threat == "linf":
@@ -108,8 +126,8 @@ def uniform_start(ball: Ball, victim: Victim, x: torch.Tensor, start: int = 0) -
     draw, examples, of = victim.random, victim.examples, {"step": victim.first_draw, "draw": start}
     if ball.threat == "linf":
         noise = 2 * draw.uniform("attack/start", examples, x.shape[1:], **of) - 1
-        return ball.project(x + ball.eps * noise, x)
+        return ball.project(x + ball.in_pixels(ball.eps * noise), x)
     direction = draw.normal("attack/start", examples, x.shape[1:], **of)
     length = draw.uniform("attack/length", examples, (1, 1, 1), **of)
     norm = direction.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-    return ball.project(x + ball.eps * length * direction / norm, x)
+    return ball.project(x + ball.in_pixels(ball.eps * length * direction / norm), x)

@@ -5,25 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from rna_ray.attacks.arc import Arc
 from rna_ray.attacks.base import Attack, Ball
 from rna_ray.attacks.ensemble import Ensemble
-from rna_ray.attacks.gradient import AGGREGATED, GradientAttack, Natural, Noise
+from rna_ray.attacks.gradient import AGGREGATED, Gaussian, GradientAttack, Natural, Noise
 from rna_ray.attacks.libraries import Apgd, Square, TorchAttack, autoattack
 
 Settings = Mapping[str, Any]
 
 
-def make(settings: Settings, *, aggregated: bool = False) -> Attack:
-    """Return the attack that resolved settings (the catalog's names, radii in 255ths) describe.
+def make(settings: Settings, *, std: torch.Tensor | None = None, aggregated: bool = False) -> Attack:
+    """Return the attack that resolved settings (the catalog's names, lengths in 255ths) describe.
 
-    `aggregated`: its steps follow aggregated momentum, where the catalog says that they may.
+    `std` is the deviation (C, 1, 1) of the attacked network's input normalisation, in which an `eps_space` of
+    normalized measures; ValueError where that is asked for and none is given. `aggregated`: its steps follow aggregated
+    momentum, where the catalog says that they may.
     """
-    return _MAKERS[settings["name"]](settings | {"dampings": AGGREGATED} if aggregated else settings)
+    more: dict[str, Any] = {"std": _space(settings, std)}
+    if aggregated:
+        more["dampings"] = AGGREGATED
+    return _MAKERS[settings["name"]]({**settings, **more})
+
+
+def _space(settings: Settings, std: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the deviation in which the settings' lengths are measured, None for pixels."""
+    if settings.get("eps_space", "pixel") == "pixel":
+        return None
+    if std is None:
+        raise ValueError("an eps_space of normalized needs the deviation of the network's input normalisation")
+    return std
 
 
 def _ball(settings: Settings) -> Ball:
-    return Ball(settings["threat"], settings["eps_255"] / 255)
+    return Ball(settings["threat"], settings["eps_255"] / 255, settings["std"])
 
 
 def _fgsm(settings: Settings) -> Attack:
@@ -43,6 +59,10 @@ def _mifgsm(settings: Settings) -> Attack:
     return GradientAttack(
         _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"], dampings=(settings["decay"],)
     )
+
+
+def _bim(settings: Settings) -> Attack:
+    return GradientAttack(_ball(settings), step=settings["step_255"] / 255, steps=settings["steps"])
 
 
 def _arc(settings: Settings) -> Attack:
@@ -68,7 +88,9 @@ def _cascade(settings: Settings) -> Attack:
 _MAKERS: dict[str, Callable[[Settings], Attack]] = {
     "natural": lambda settings: Natural(),
     "noise": lambda settings: Noise(_ball(settings), settings["kind"]),
+    "gaussian": lambda settings: Gaussian(settings["std_255"] / 255, settings["std"]),
     "fgsm": _fgsm,
+    "bim": _bim,
     "pgd": _pgd,
     "mifgsm": _mifgsm,
     "cw": lambda s: TorchAttack("CW", c=s["c"], kappa=s["kappa"], steps=s["steps"], lr=s["lr"]),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from rna_ray.attacks import catalog
-from rna_ray.attacks.base import Outcome, margin
+from rna_ray.attacks.base import Attack, Outcome, margin
 from rna_ray.attacks.expectation import Forward, Passes
 from rna_ray.attacks.make import make
 from rna_ray.data import Split
@@ -46,7 +46,7 @@ def evaluate(
     """
     network.requires_grad_(False)
     knowledge = Knowledge.parse(settings["knowledge"])
-    attack = make(settings["attack"], aggregated=knowledge.aggregated)
+    attack = make(settings["attack"], std=network.std, aggregated=knowledge.aggregated)
     sharing = path_sharing(settings, network)
     columns: dict[str, list[Any]] = {}
     notes: dict[str, None] = {}
@@ -55,7 +55,7 @@ def evaluate(
         for batch in batches(images, tuple(settings["examples"]), settings["batch"], device):
             defences = _defences(settings, unit_id, network, batch, sharing, forward)
             behaviour = behaviour or observe(defences[0], batch.x)
-            outcomes = [attack(defence, batch.x, batch.y) for defence in defences]
+            outcomes = [_attacked(attack, defence, batch, crafting(settings)) for defence in defences]
             for name, values in _rows(defences, outcomes, batch).items():
                 columns.setdefault(name, []).extend(values)
             notes |= dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
@@ -63,6 +63,17 @@ def evaluate(
     # A network that draws by itself may do so once for a whole batch, so nothing less can be taken for independent.
     shared = "batch" if behaviour.global_generator or not behaviour.repeats else sharing
     return Evaluated(columns, behaviour, shared, tuple(notes))
+
+
+def crafting(settings: Settings) -> str:
+    """Return the network's mode while the attack is crafted: `eval` says in which it answers."""
+    return settings.get("attack_mode", settings["eval"])
+
+
+def _attacked(attack: Attack, defence: Defence, batch: Batch, crafted: str) -> Outcome:
+    with mode(defence.passes.network, crafted):
+        found = attack.perturb(defence, batch.x, batch.y)
+    return attack.answered(defence, batch.x, found)
 
 
 def path_sharing(settings: Settings, network: Network) -> Sharing:
@@ -88,7 +99,8 @@ def _defences(
         return Passes(
             network, forward=None if shared else forward, batch=settings["batch"],
             bf16=settings["precision"] == "bf16", shared=shared,
-            separate=settings["eval"] != "eval",
+            # Attackers judge their own images by the answers' passes, in their own mode.
+            separate="train_frozen" in (settings["eval"], crafting(settings)),
         )
 
     answers, attacks = passes(sharing == "batch" or known), passes(sharing != "example")

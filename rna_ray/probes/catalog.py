@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from rna_ray.attacks import catalog
-from rna_ray.attacks.catalog import EPS, RANDOM_START, STEP, THREAT, Named, Option
+from rna_ray.attacks.catalog import EPS, PIXEL, RANDOM_START, SPACE, STEP, THREAT, Named, Option
 from rna_ray.errors import SweepError, unknown
 
 Settings = Mapping[str, Any]
@@ -89,7 +89,7 @@ def attack_of(record: Probe, settings: Settings) -> dict[str, Any] | None:
 
 def _pgd(steps: int) -> tuple[Option, ...]:
     number = Option(name="steps", default=steps, about="The number of steps.")
-    return (THREAT, EPS, STEP, number, RANDOM_START)
+    return (THREAT, EPS, STEP, SPACE, number, RANDOM_START)
 
 
 def _differences(settings: Settings, extent: Extent) -> Sequence[Settings]:
@@ -218,6 +218,7 @@ _RECORDS = (
             dataclasses.replace(THREAT, default="l2", choices=("l2",)),
             dataclasses.replace(EPS, default=128.0),
             dataclasses.replace(STEP, default=16.0),
+            PIXEL,
             Option(name="steps", default=20, about="The number of steps of the targeted attack."),
         ),
         attack="pgd",

@@ -17,7 +17,7 @@ from rna_ray.randomness import Randomness
 def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
     """Attack the network along the first path of each pair, from a start of the pair's own; the second one answers."""
     (subject,), options = subjects, settings["options"]
-    attack, rows = make(settings["attack"]), Rows()
+    attack, rows = make(settings["attack"], std=subject.network.std), Rows()
     for pair in range(options["pairs"]):
         a, b = paths(subject.random, subject.network.paths.sizes, options["difference"], pair)
         source, target = (subject.along(path, batch, draw=pair) for path in (a, b))

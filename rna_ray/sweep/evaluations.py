@@ -21,7 +21,7 @@ SHARD = 100
 ENUMERATED = 256
 """The most paths that `enumerate` takes the mean over."""
 _SAME = {"eot-1": "resample"}  # the mean over one fresh draw
-INHERITED = ("threat", "eps_255", "step_255")
+INHERITED = ("threat", "eps_space", "eps_255", "step_255")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,29 +52,34 @@ def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dic
     """
     experiment, network, info, paths = one.variant.experiment, one.unit, one.info, one.paths
     record, random = entry.record, paths > 1 or experiment.noise_255 > 0
-    if entry.eval != "eval" and experiment.network.function is not None:
+    for key, mode in (("eval", entry.eval), ("attack_mode", entry.crafting)):
+        if mode != "eval" and experiment.network.function is not None:
+            raise SweepError(
+                f"{key}: {mode} may change what an imported network ({one.variant.label}) remembers of batches; write "
+                "eval, or say with `only` for which other variants this entry is"
+            )
+    if entry.crafting != "eval" and record.name in catalog.REGROUPING:
+        key = "eval" if entry.crafting == entry.eval else "attack_mode"
         raise SweepError(
-            f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
-            "eval, or say with `only` for which other variants this entry is"
-        )
-    if entry.eval != "eval" and record.name in catalog.REGROUPING:
-        raise SweepError(
-            f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
+            f"{key}: {entry.crafting} takes each batch's statistics, and {record.name} attacks parts of a batch; write "
+            "eval"
         )
     weights, examples = checkpoint(entry, network), count(entry, info)
     shared = {
         "network": network.id,
         "checkpoint": weights,
         "data": {"name": info.name, "digest": network.settings["data"]["digest"], "split": "test"},
-        "attack": {"name": record.name, **settled(entry, one.attack)},
+        "attack": {"name": record.name, **settled(entry, one)},
         "eval": entry.eval,
         "paths": network.settings["network"]["paths"],
         "noise_255": experiment.noise_255,
         "batch": min(entry.batch, examples),
         "precision": entry.precision or network.settings["precision"],
         # Where a batch shares a path, torch's native kernels run, one path after another: nothing to compile for.
-        "compile": network.settings["compile"] and paths > 1 and entry.eval == "eval",
+        "compile": network.settings["compile"] and paths > 1 and entry.eval == entry.crafting == "eval",
     }
+    if entry.crafting != entry.eval:
+        shared["attack_mode"] = entry.crafting
     for asked_for in entry.knowledge or record.knowledge if record.adaptive else ("none",):
         knowledge = _SAME.get(asked_for, asked_for)
         _check(record, knowledge)
@@ -191,23 +196,41 @@ def count(entry: Entry, info: DataInfo, default: int = EXAMPLES) -> int:
     return examples
 
 
-def settled(entry: Entry, training: TrainingAttack) -> dict[str, Any]:
-    """Return all options of what an entry names; threat, ε and step are those that training.attack states, if left out.
+def settled(entry: Entry, attacked: Found) -> dict[str, Any]:
+    """Return all options of what an entry names; threat, space, ε and step are those that training.attack states, if
+    left out.
 
-    An ε means nothing under another norm, so an entry with another threat than training's must state its own.
+    An ε means nothing under another norm or in another space, so an entry with another threat or space than training's
+    must state its own. Raises SweepError for that, for a space that what is named cannot measure in, and for one that
+    needs to know of the attacked network what an imported one does not say.
     """
     options = {option.name: option for option in entry.record.options}
-    return entry.record.settings({**_inherited(options, entry.options, training), **entry.options})
+    found = entry.record.settings({**_inherited(entry, options, attacked.attack), **entry.options})
+    if found.get("eps_space") == "normalized" and attacked.space is None:
+        raise SweepError(
+            f"eps_space: normalized divides by the std of the network's input normalisation, and an imported network "
+            f"({attacked.variant.label}) has its own inside and does not say it; write pixel, or say with `only` for "
+            "which other variants this entry is"
+        )
+    return found
 
 
-def _inherited(
-    options: Mapping[str, catalog.Option], stated: Mapping[str, Any], training: TrainingAttack
-) -> dict[str, Any]:
+def _inherited(entry: Entry, options: Mapping[str, catalog.Option], training: TrainingAttack) -> dict[str, Any]:
+    stated = entry.options
+    taken = {name: getattr(training, name) for name in INHERITED if name in training.model_fields_set & set(options)}
+    space = stated.get("eps_space", training.eps_space)
+    if "eps_space" in options and space not in options["eps_space"].choices:
+        raise SweepError(
+            f"eps_space: {entry.record.name} measures in pixels only, and training.attack is {space}; write pixel, and "
+            "an eps_255 of its own"
+        )
     if "threat" not in options:
-        return {}
+        return taken
     threat = stated.get("threat", training.threat)
-    if threat == training.threat and threat in options["threat"].choices:
-        return {name: getattr(training, name) for name in INHERITED if name in training.model_fields_set & set(options)}
+    able = threat in options["threat"].choices
+    if able and (threat, space) == (training.threat, training.eps_space):
+        return taken
     if "eps_255" not in stated:
-        raise SweepError(f"eps_255: state it, as training.attack is under {training.threat} and this attack is not")
-    return {}
+        under = f"under {training.threat}" if space == training.eps_space else f"in {training.eps_space} space"
+        raise SweepError(f"eps_255: state it, as training.attack is {under} and this attack is not")
+    return {name: taken[name] for name in (("threat", "eps_space") if able else ("eps_space",)) if name in taken}

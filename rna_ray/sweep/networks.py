@@ -21,7 +21,7 @@ Digest = Callable[[Data], str]
 
 _BEFORE: Mapping[str, Any] = {
     "activation": "relu", "last_norm": None, "mean": None, "std": None, "weights_sha256": None, "loss": None,
-    "weight_perturbation": None,
+    "weight_perturbation": None, "eps_space": "pixel",
 }  # fmt: skip
 """The settings of our networks and their training that came later, and what was while there was no choice."""
 
@@ -40,7 +40,7 @@ class Found:
     paths: float
     """How many paths there are; inf where an imported network may answer otherwise from pass to pass."""
     attack: TrainingAttack
-    """What it is trained under, or if it is not trained here the others are: entries take its threat, ε and step."""
+    """What it is trained under, or if it is not trained here the others are: entries take its ball and step."""
     source: source.Source | None
     """Where an imported network or given weights come from."""
     space: spaces.Space | None = None
@@ -233,4 +233,4 @@ def _schedule(given: Schedule) -> dict[str, Any]:
 def _attack(given: TrainingAttack) -> dict[str, Any]:
     """Return the attack's settings; FGSM is one step of the ball's radius from the image itself."""
     once = {"step_255": given.eps_255, "steps": 1, "random_start": False} if given.name == "fgsm" else {}
-    return {**given.model_dump(), **once}
+    return _counted({**given.model_dump(), **once})

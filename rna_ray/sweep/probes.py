@@ -45,7 +45,7 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
             "more with `only`"
         )
     for source, one in whom:
-        settings = evaluations.settled(entry, (source or one).attack)
+        settings = evaluations.settled(entry, source or one)
         for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)
             yield Measurement(

@@ -214,7 +214,8 @@ class Schedule(Section):
 
 
 class TrainingAttack(Section):
-    """The attack inside adversarial training; evaluation entries take its threat, ε and step where it states them."""
+    """The attack inside adversarial training; evaluation entries take its threat, ε, step and space where it states
+    them."""
 
     name: Literal["pgd", "fgsm"] = "pgd"
     """The attack: pgd, or fgsm, which is one step of eps_255 from the image itself."""
@@ -224,6 +225,8 @@ class TrainingAttack(Section):
     """The ball's radius, in 255ths of the pixel range."""
     step_255: Eps = 2.0
     """For pgd: the length of a step, in 255ths of the pixel range."""
+    eps_space: Literal["pixel", "normalized"] = "pixel"
+    """Where these are measured: in pixels, or once images are divided by the network's std (0.03 is eps_255: 7.65)."""
     steps: Whole = 10
     """For pgd: the number of steps."""
     random_start: bool = True
@@ -389,15 +392,24 @@ class Evaluation(Entry):
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     eval: Literal["eval", "train_frozen"] = "eval"
     """The network's mode: its running statistics, or those of each test batch."""
+    attack_mode: Literal["eval", "train_frozen"] | None = None
+    """Its mode while the attack is crafted, `eval` being that in which it answers; null is the same."""
     precision: Literal["fp32", "bf16"] | None = None
     """What attack and answers compute in; null is as the network was trained. An attack that stops on the border
     between classes, as DeepFool does, needs fp32: in bf16 classes tie there, and a tie is no robustness."""
 
     @property
     def distinguishing(self) -> dict[str, Any]:
-        """What makes a different number: the options, weights, mode, draws and precision."""
+        """What makes a different number: the options, weights, modes, draws and precision."""
         stated = {name: value for name in ("draws", "precision") if (value := getattr(self, name))}
+        if self.crafting != self.eval:
+            stated["attack_mode"] = self.crafting
         return {**super().distinguishing, "eval": self.eval, **stated}
+
+    @property
+    def crafting(self) -> Literal["eval", "train_frozen"]:
+        """The network's mode while the attack is crafted; of no matter to one that does not look at it."""
+        return self.attack_mode if self.attack_mode and self.record.adaptive else self.eval
 
 
 class Probe(Entry):

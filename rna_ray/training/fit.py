@@ -100,9 +100,9 @@ class _Trainer:
         self.loss = Loss(self.settings.get("loss"))
         self.perturbation: Mapping[str, Any] | None = self.settings.get("weight_perturbation")
         attack = self.settings["attack"]
-        self.attack: Attack | None = make(self.loss.attack(attack)) if attack else None
+        self.attack: Attack | None = make(self.loss.attack(attack), std=network.std) if attack else None
         # Held-out images are attacked alike under every loss, so that their best weights mean the same.
-        self.held_out_attack: Attack | None = make(attack) if attack else None
+        self.held_out_attack: Attack | None = make(attack, std=network.std) if attack else None
         self.optimizer = torch.optim.SGD(
             network.parameters(), lr=self.settings["lr"], momentum=self.settings["momentum"],
             weight_decay=self.settings["weight_decay"],

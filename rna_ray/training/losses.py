@@ -30,7 +30,8 @@ Answer = Callable[[torch.Tensor], torch.Tensor]
 """Images (N, C, H, W) → logits (N, classes), along the path of the update."""
 
 START = 0.001
-"""The standard deviation of the noise from which TRADES attacks, in [0, 1] pixels: that of its published code."""
+"""The standard deviation of the noise from which TRADES attacks, where its ε is measured: that of its published code,
+whose networks take [0, 1] pixels as they are."""
 
 
 @final

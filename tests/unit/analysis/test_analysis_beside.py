@@ -159,7 +159,8 @@ def test_csv_and_json_tell_printed_from_measured(four: Any) -> None:
     assert counts["audit_failed"] == 0 < counts["audit_not_measured"]
     assert first == {
         "variant": "BN, printed", "attack": "pgd-20", "knowledge": "transfer", "nth": 1, "state": "printed",
-        "accuracy": 0.5216, "eps_255": 8.0, "data": "cifar10", "best": False, "source": "printed",
+        "accuracy": 0.5216, "eps_255": 8.0, "eps_space": "pixel", "threat": "linf", "data": "cifar10", "best": False,
+        "source": "printed",
     }  # fmt: skip
     assert {row["source"] for row in rows if ", printed" not in row["variant"]} == {"measured"}
     assert sum(row["source"] == "printed" for row in rows) == 15

@@ -61,7 +61,7 @@ def test_every_form_has_the_same_columns_and_says_what_they_are(book) -> None:
     (from_json,) = json.loads(table(connection, "distortion", "json"))
     header, _, _, _, caption = table(connection, "distortion").splitlines()
     assert list(from_csv) == list(from_json) == [name.strip() for name in header.split("|")[1:-1]]
-    assert caption.startswith("distortion: Attacks that look for the smallest perturbation")
+    assert caption.startswith("distortion: Attacks without a radius, of every sweep")
     assert "within a radius (linf in 255ths)" in caption
     with pytest.raises(QueryError, match="'distortion' is a query of its own"):
         table(connection, "distortion", against="BN")
@@ -72,5 +72,5 @@ def test_a_store_without_such_attacks_says_so(book) -> None:
     connection = connect(book.close())
     assert table(connection, "distortion") == "no evaluation without a bound is in this store yet\n"
     assert table(connection, "distortion", "latex").startswith("% no evaluation without a bound")
-    assert table(connection, "distortion", "csv").startswith("sweep,variant,attack,knowledge,n,draws,")
+    assert table(connection, "distortion", "csv").startswith("sweep,variant,attack,knowledge,eps_space,n,draws,")
     assert json.loads(table(connection, "distortion", "json")) == []

@@ -24,11 +24,14 @@ from rna_ray.store.records import SCHEMAS
 ASKED = [
     {"attack": "natural"},
     {"attack": "noise"},
+    {"attack": "gaussian", "attack_eps_space": "normalized"},
     {"attack": "pgd", "knowledge": "transfer"},
     {"attack": "pgd", "knowledge": "fixed"},
     {"attack": "pgd", "knowledge": "eot-2", "attack_threat": "l2"},
     {"attack": "mifgsm", "knowledge": "resample", "paths": "batch"},
     {"attack": "pgd", "knowledge": "resample", "eval": "train_frozen"},
+    {"attack": "pgd", "knowledge": "eot-2", "attack_mode": "train_frozen", "attack_restarts": 2},
+    {"attack": "bim", "knowledge": "resample", "attack_steps": 3, "attack_eps_space": "normalized"},
     {"attack": "pgd", "knowledge": "transfer", "precision": "bf16"},
     {"attack": "deepfool", "knowledge": "resample", "attack_steps": 2, "draws": 1},
     {"attack": "cw", "knowledge": "fixed", "attack_steps": 3, "draws": 2},
@@ -209,7 +212,7 @@ class Halving(Attack):
 
 
 def test_distortion_is_that_of_the_images_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rna_ray.evaluation.evaluate.make", lambda settings, aggregated: Halving(Ball("none")))
+    monkeypatch.setattr("rna_ray.evaluation.evaluate.make", lambda settings, **options: Halving(Ball("none")))
     columns = evaluated(attack="cw", draws=1, knowledge="fixed").columns
     pixels = split().images[:8].reshape(8, -1) / 510
     assert columns["linf"] == pytest.approx(pixels.max(1).tolist(), rel=1e-5)
@@ -235,13 +238,13 @@ def test_the_margin_is_the_true_logit_minus_the_largest_other(
 
 def test_what_an_attack_achieved_is_what_the_defender_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Outcome] = []
-    plain = Attack.__call__
+    plain = Attack.answered
 
-    def call(self: Attack, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Outcome:
-        kept.append(plain(self, victim, x, y))
+    def answered(victim: Victim, x: torch.Tensor, found: Proposal) -> Outcome:
+        kept.append(plain(victim, x, found))
         return kept[-1]
 
-    monkeypatch.setattr(Attack, "__call__", call)
+    monkeypatch.setattr(Attack, "answered", staticmethod(answered))
     columns = evaluated(knowledge="transfer", draws=4).columns
     logits = torch.cat([outcome.logits for outcome in kept])
     assert columns["adversarial_predictions"] == logits.argmax(2).tolist()
