@@ -63,7 +63,7 @@ class GradientAttack(Attack):
     One step of length ε from the image itself is FGSM (Goodfellow et al. 2015); many short ones are BIM (Kurakin et al.
     2017), and from a random point PGD (Madry et al. 2018). With `dampings`, running sums of the ℓ1-normalised gradients
     are followed instead, one for each damping: a single one is MI-FGSM (Dong et al. 2018), several are aggregated
-    momentum (Lucas et al. 2019, on random defences Sitawarin et al. 2022), of which the mean counts. Of a start its last
+    momentum (Lucas et al. 2019, on random defences Sitawarin et al. 2022), of which the mean counts. A start's last
     iterate is returned, not its best; of several starts, the one that does best on the attacker's own draws. A start is
     the image itself, a random point of the ball, or with `start_noise` the image and Gaussian noise of that standard
     deviation (TRADES). All lengths, and the gradient with them, are taken in the space in which the ball is measured.

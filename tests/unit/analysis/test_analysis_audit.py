@@ -265,6 +265,7 @@ def test_restarts_are_said_of_attacks_that_have_them() -> None:
         {"eps_space": "normalized"},
         {"checkpoint": "last"},
         {"eval_mode": "train_frozen"},
+        {"attack_mode": "train_frozen"},
         {"noise_255": 25.0},
         {"data": "mnist"},
         {"settings": '{"data": {"digest": "of other images"}}'},
@@ -278,6 +279,30 @@ def test_restarts_are_said_of_attacks_that_have_them() -> None:
 def test_rows_that_differ_in_more_than_the_axis_are_never_paired(other: dict[str, Any]) -> None:
     assert found_of(lab(fgsm={"scores": 0.10}).audit(), "iterative ≤ single-step").status == "failed"
     assert found_of(lab(fgsm={"scores": 0.10} | other).audit(), "iterative ≤ single-step").status == "not measured"
+
+
+def test_noise_is_no_attack_and_blind_to_how_others_were_crafted() -> None:
+    crafted = {"attack_mode": "train_frozen"}
+    found = lab(pgd=crafted, noise={"scores": 0.10}).audit()
+    assert found_of(found, "attack ≤ random noise").status == "failed"
+    assert found_of(found, "iterative ≤ single-step").status == "not measured"
+    alike = lab(pgd=crafted, fgsm=crafted | {"scores": 0.10}).audit()
+    assert found_of(alike, "iterative ≤ single-step").status == "failed"
+    other = lab(pgd=crafted, fgsm=crafted | {"scores": 0.10, "batch": 50}).audit()  # of other batches' statistics
+    assert found_of(other, "iterative ≤ single-step").status == "not measured"
+    assert not lab("noise", noise={"attack": "gaussian", "eps_255": None, "threat": "none"}).audit()
+
+
+def test_a_ball_of_normalised_pixels_is_spoken_of_as_one_and_never_whole() -> None:
+    space = {"eps_space": "normalized"}
+    told = {name.replace(" ", "_"): space for name in HONEST if name != "deepfool"}
+    found = lab(**told).audit()
+    assert not failed(found) and "ε → 1 reaches chance" not in {one.check for one in found}
+    assert "ε → 1 reaches chance" in {one.check for one in lab().audit()}
+    found = lab(**told | {"smaller_eps": space | {"scores": 0.10}}).audit()
+    assert found_of(found, "larger ε ≤ smaller").says.endswith("of pgd-20@eot-5 (ε = 4/255 (normalized))")
+    alone = found_of(lab(without=["smaller eps", "eps 0"], **told).audit(), "larger ε ≤ smaller")
+    assert alone.says == "needs pgd-20@eot-5 at an ε below 8/255 (normalized) on the same images"
 
 
 def test_other_options_make_it_another_attack() -> None:

@@ -124,6 +124,14 @@ def test_an_attack_at_another_radius_or_with_other_steps_gets_no_printed_number(
     assert "Trained for ours" not in text
 
 
+def test_an_attack_in_another_space_or_norm_gets_no_printed_number(make_book: Callable[..., Any]) -> None:
+    book = make_book("spaces", "rna-table4")
+    book.cell("BN, ours", "pgd-20 eps_space=pixel", "transfer", [[1, 0]], eps_space="normalized")
+    book.cell("BN, ours", "pgd-20 threat=linf", "transfer", [[1, 0]], threat="l2")
+    text = table(connect(book.close()), "rna-table4")
+    assert {cell for name, cell in grid(text)["BN, printed"].items() if "@" in name} == {NONE}
+
+
 def test_a_small_scales_column_says_what_ours_is(make_book: Callable[..., Any]) -> None:
     book = make_book("five", "rna-table5")
     variant = "BGN+GN[1-1] black-box layer-free, ours"
@@ -277,3 +285,30 @@ def test_columns_of_several_radii_are_told_apart_before_and_after_there_are_rows
     planned = {(label, knowledge, 1): [] for label in labels for knowledge in ("eot-5", "transfer")}
     assert papers.column(lines[20.0], planned) == ("pgd-20 eps_255=20.0", "transfer", 1)
     assert papers.column(lines[2.0], planned) == ("pgd-20 eps_255=2", "transfer", 1)
+
+
+def test_a_csv_may_state_space_and_norm_and_its_columns_are_found_by_them() -> None:
+    text = """\
+data,model,method,attack,eps_255,eps_space,threat,accuracy,source
+cifar10,ResNet-20,BN,natural,,,,91.2,A paper
+cifar10,ResNet-20,BN,gaussian,,normalized,,80.1,A paper
+cifar10,ResNet-20,BN,fgsm,7.65,normalized,l2,50.5,A paper
+cifar10,ResNet-20,BN,fgsm,7.65,normalized,,40.5,A paper
+cifar10,ResNet-20,BN,cw,,,,10.5,A paper
+"""
+    lines = list(papers._lines(text))
+    assert [(line.eps_space, line.threat) for line in lines] == [
+        ("pixel", "none"), ("normalized", "none"), ("normalized", "l2"), ("normalized", "linf"), ("pixel", "none"),
+    ]  # fmt: skip
+    natural, gaussian, grad, sign, cw = lines
+    names = ["natural", "gaussian-25.5", "fgsm", "fgsm threat=l2", "fgsm eps_space=pixel", "cw-20"]
+    planned = {(name, "none" if name[0] in "ng" else "transfer", 1): [] for name in names}
+
+    def found(line: papers.Line) -> str | None:
+        column = papers.column(line, planned)
+        return column and column[0]
+
+    assert [found(line) for line in (natural, gaussian, grad, cw)] == ["natural", "gaussian-25.5", names[3], "cw-20"]
+    assert found(sign) == "fgsm"
+    without = {column: held for column, held in planned.items() if column[0] in ("fgsm threat=l2", names[4])}
+    assert papers.column(sign, without) is None

@@ -54,10 +54,17 @@ def test_cells_of_other_data_or_radius_are_not_compared(book) -> None:
     book.cell("a", "pgd", "fixed", [[1] * 40])
     book.cell("b", "pgd", "fixed", [[0] * 40], eps_255=16.0)
     book.cell("c", "pgd", "fixed", [[0] * 40], data="another")
+    book.cell("d", "pgd", "fixed", [[0] * 40], eps_space="normalized")
+    book.cell("e", "pgd", "fixed", [[0] * 40], threat="l2")
     found = compared(book.close(), "a")
-    assert [comparison.mean for comparison in found.values()] == [None, None]
+    assert [comparison.mean for comparison in found.values()] == [None] * 4
     assert marks(book.store) == []
-    assert "\N{EN DASH}: no image, data or ε in common" in table(connect(book.store), "s", against="a")
+
+
+def test_what_a_difference_lacks_is_said(book) -> None:
+    book.cell("a", "pgd", "fixed", [[1] * 40])
+    book.cell("b", "pgd", "fixed", [[0] * 40], eps_255=16.0)
+    assert "\N{EN DASH}: no image, data or ε in common" in table(connect(book.close()), "s", against="a")
 
 
 def test_shared_draws_widen_a_difference(book) -> None:

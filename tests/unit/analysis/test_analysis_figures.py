@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +19,7 @@ from PIL import Image
 from scipy import stats
 
 from rna_ray.analysis import figures
-from rna_ray.analysis.figures import style
+from rna_ray.analysis.figures import strength, style
 from rna_ray.analysis.figures.catalog import ABLATION, FIGURES
 from rna_ray.analysis.figures.setting import setting
 from rna_ray.analysis.statistics import Variance, mean_interval, wilson
@@ -268,6 +269,41 @@ def test_points_of_figure_5(book) -> None:
         ("steps", 10.0, 0.607), ("steps", 100.0, 0.5994), ("eps", 2.0, 0.8006), ("eps", 20.0, 0.249),
         ("difference", 10.0, 0.6109),
     }  # fmt: skip
+
+
+def test_a_panel_of_figure_5_holds_one_space_and_printed_numbers_of_that(book) -> None:
+    net = book.trained("BN", norm="BN", objective="blackbox", log2_paths=0.0, paths_drawn="example", **NET)
+    shared = {"network_id": net, "data": "cifar10", "called": "pgd"}
+    for steps, eps in ((10, 8.0), (50, 8.0), (100, 8.0), (20, 2.0), (20, 9.0), (20, 20.0)):
+        label = f"pgd-{steps} {eps:g}"
+        book.cell("BN", label, "transfer", [[1, 0]], steps=steps, eps_255=eps, eps_space="normalized", **shared)
+    book.cell("BN", "pgd-20", "transfer", [[1, 0]], steps=20, eps_255=8.0, **shared)
+    book.cell("BN", "pgd-40", "transfer", [[1, 0]], steps=40, eps_255=8.0, **shared)
+    rows = rows_of(book.close(), "rna-figure5")
+    assert [(row["panel"], row["x"]) for row in rows] == [
+        ("steps", 10.0), ("steps", 50.0), ("steps", 100.0), ("eps", 2.0), ("eps", 9.0), ("eps", 20.0),
+    ]  # fmt: skip
+    assert {(row["eps_space"], row["threat"], row["origin"]) for row in rows} == {("normalized", "linf", "measured")}
+    picture = strength.draw(rows, setting(connect(book.store), "s"))
+    steps, radii = picture.axes[:2]
+    assert "ε = 8/255 (normalized)" in steps.get_title(loc="left")
+    assert radii.get_xlabel() == "radius ε (1/255), normalized"
+
+
+def test_no_figure_mixes_two_spaces(make_book) -> None:
+    dots = make_book("dots")
+    dots.cell("a", "pgd-20", "fixed", [[1, 0]])
+    dots.cell("b", "pgd-20", "fixed", [[1, 0]], eps_space="normalized")
+    with pytest.raises(QueryError, match="column pgd-20@fixed would mix eps_space normalized and pixel"):
+        ABLATION.tabulate(connect(dots.close()), "s")
+    probed = make_book("probed")
+    net = probed.trained("BN", norm="BN", objective="blackbox", **NET)
+    for space in ({}, {"eps_space": "normalized"}):
+        attack = {"name": "pgd", "threat": "linf", "eps_255": 8.0, "step_255": 2.0, "steps": 7, **space}
+        held = answers([0, 1], source_id=net)
+        probed.probed("transfer", "BN", net, held, view="transfers", attack_settings=json.dumps(attack))
+    with pytest.raises(QueryError, match="the transfer probes of sweep 's' would mix eps_space normalized and pixel"):
+        setting(connect(probed.close()), "s")
 
 
 def test_paths_apart_give_the_mean_of_their_pairs_the_worst_and_the_best(book) -> None:

@@ -21,7 +21,7 @@ FIGURES = {"rna-figure5": 4}
 def test_every_printed_number_is_there_once(name: str, count: int) -> None:
     found = papers.read(name)
     assert len(found) == count
-    assert len({(line.row, line.attack, line.eps_255) for line in found}) == count
+    assert len({(line.row, line.attack, line.eps_255, line.eps_space, line.threat) for line in found}) == count
     for line in found:
         assert line.data in papers.TEST_IMAGES and 0 <= line.accuracy <= 1
         assert (line.eps_255 is None) == (line.attack in ("natural", "cw", "deepfool"))

@@ -194,6 +194,42 @@ def test_what_may_not_share_a_column_is_said_or_refused(make_book: Callable) -> 
         table(connect(refused.close()), "s")
 
 
+def test_two_spaces_stand_in_columns_of_their_own_and_are_said(book) -> None:
+    normalized = {"eps_space": "normalized", "eps_255": 7.65}
+    gaussian = {"eps_255": None, "threat": "none", "eps_space": "normalized"}
+    for variant in "ab":
+        book.cell(variant, "pgd-20 eps_space=normalized", "fixed", [[0, 1]], **normalized)
+        book.cell(variant, "fgsm threat=linf", "fixed", [[0, 1]], **normalized)
+        book.cell(variant, "fgsm threat=l2", "fixed", [[0, 1]], **normalized | {"threat": "l2"})
+        book.cell(variant, "pgd-20 eps_space=pixel", "fixed", [[0, 1]])
+        far = {"l2": [2, 4], "linf": [0.25, 0.5]}
+        book.cell(variant, "gaussian-25.5", "none", [[0, 1]], called="gaussian", **far, **gaussian)
+        crafted = {"attack_mode": "train_frozen", **normalized}
+        book.cell(variant, "pgd-20 attack_mode=train_frozen", "fixed", [[1, 1]], **crafted)
+    connection = connect(book.close())
+    text = table(connection, "s")
+    assert [label.strip() for label in text.splitlines()[0].split("|")[3:-2]] == [
+        "pgd-20 eps_space=normalized@fixed",
+        "fgsm threat=linf@fixed",
+        "fgsm threat=l2@fixed (\N{SCRIPT SMALL L}₂ ε = 7.65/255 (normalized))",
+        "pgd-20 eps_space=pixel@fixed (\N{SCRIPT SMALL L}∞ ε = 8/255)",
+        "gaussian-25.5",
+        "pgd-20 attack_mode=train_frozen@fixed",
+    ]
+    assert "Attacks within \N{SCRIPT SMALL L}∞ ε = 7.65/255 (normalized) where nothing else is said." in text
+    assert "The deviation of gaussian-25.5 is one of normalised pixels." in text
+    assert (
+        " pgd-20 attack_mode=train_frozen@fixed: attack_mode train_frozen, crafted with each batch's statistics and "
+        "answered with the running ones." in text
+    )
+    assert "[\N{SCRIPT SMALL L}₂ 3.00, \N{SCRIPT SMALL L}∞ 0.38]" in text
+    rows = json.loads(table(connection, "s", "json"))
+    assert [row["eps_space"] for row in rows[:6]] == ["normalized"] * 3 + ["pixel"] + ["normalized"] * 2
+    assert [row["attack_mode"] for row in rows[:6]] == [None] * 5 + ["train_frozen"]
+    one, _ = json.loads(table(connection, "distortion", "json"))
+    assert (one["attack"], one["eps_space"], one["median_l2"]) == ("gaussian-25.5", "normalized", 3.0)
+
+
 def test_what_several_columns_mix_is_said_once(book) -> None:
     for attack in ("pgd", "fgsm"):
         for variant, checkpoint in (("a", "best"), ("b", "last")):

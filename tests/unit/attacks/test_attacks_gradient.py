@@ -21,6 +21,10 @@ def made(name: str, **settings: object) -> Attack:
 
 CASES = {
     "fgsm": (made("fgsm"), lambda model: torchattacks.FGSM(model, eps=EPS)),
+    "bim": (
+        made("bim", step_255=STEP_255, steps=7),
+        lambda model: torchattacks.BIM(model, eps=EPS, alpha=STEP, steps=7),
+    ),
     "pgd-linf": (
         made("pgd", step_255=STEP_255, steps=7, random_start=False),
         lambda model: torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=7, random_start=False),

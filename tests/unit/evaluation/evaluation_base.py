@@ -28,7 +28,8 @@ def split(n: int = 24) -> Split:
 
 def settings(attack: str = "pgd", examples: tuple[int, int] = (0, 8), **given: Any) -> dict[str, Any]:
     """Return an evaluate unit's settings; options of the attack are given as `attack_<option>`."""
-    options = {key.removeprefix("attack_"): given.pop(key) for key in list(given) if key.startswith("attack_")}
+    stated = [key for key in given if key.startswith("attack_") and key != "attack_mode"]
+    options = {key.removeprefix("attack_"): given.pop(key) for key in stated}
     defaults = {"steps": 3} if attack == "pgd" else {}
     return {
         "attack": {"name": attack, **find(attack).settings(defaults | options)},

@@ -91,6 +91,36 @@ def weights_path(store: Store, network: Unit, checkpoint: str) -> Path:
     return Path(store.uri) / layout.weights_file(network.id, checkpoint, trial[f"{checkpoint}_sha256"])
 
 
+def test_rows_say_where_an_attack_was_measured_and_how_it_was_crafted(do: Perform, store: Store) -> None:
+    network = train("BN", objective="natural", epochs=1)
+    normalized = {**PGD, "eps_space": "normalized"}
+    gaussian = {"name": "gaussian", "std_255": 25.5, "eps_space": "normalized"}
+    asked = {
+        ("pixel", None): evaluation(network),
+        ("normalized", None): evaluation(network, attack=normalized),
+        ("normalized", "train_frozen"): evaluation(network, attack=normalized, attack_mode="train_frozen"),
+        ("gaussian", None): evaluation(network, attack=gaussian, knowledge="none"),
+    }
+    assert [do(unit).state for unit in (network, *asked.values())] == ["done"] * 5
+    found = {row["unit_id"]: row for row in store.read("evaluations").to_pylist()}
+    for (space, crafted), unit in asked.items():
+        row, blind = found[unit.id], space == "gaussian"
+        assert row["eps_space"] == ("normalized" if blind else space)
+        assert (row["attack_mode"], row["eval_mode"]) == (crafted, "eval")
+        assert (row["eps_255"], row["threat"]) == ((None, "none") if blind else (25.5, "linf"))
+    far = {key: max(row["linf"] for row in rows_of(store, unit)) for key, unit in asked.items()}
+    std = data.info("digits").std[0]
+    assert far["pixel", None] == pytest.approx(0.1, abs=1e-6)
+    assert far["normalized", None] == pytest.approx(0.1 * std, abs=1e-6)  # distances are always of pixels
+    assert far["gaussian", None] > 0.1 * std
+    crafted = [rows_of(store, asked["normalized", mode]) for mode in (None, "train_frozen")]
+    assert [row["margin"] for row in crafted[0]] != [row["margin"] for row in crafted[1]]
+
+
+def rows_of(store: Store, unit: Unit) -> list[dict[str, Any]]:
+    return store.read_file("examples", unit.id).to_pylist()
+
+
 def test_a_training_and_its_evaluation_leave_rows_in_their_views(do: Perform, store: Store) -> None:
     network, reported = train(), []
     done = do(network, lambda row: reported.append(row["epoch"]))

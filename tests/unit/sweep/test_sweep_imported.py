@@ -123,6 +123,19 @@ def test_a_sweep_may_mix_what_is_imported_and_what_is_trained(planned: Planned) 
     assert attacks == {25.5}  # a column holds one threat: that of the training the sweep's networks share
 
 
+def test_it_does_not_say_by_what_its_images_are_divided(planned: Planned) -> None:
+    text = MIXED.replace("examples: 200", "eps_space: normalized, eps_255: 8, examples: 200")
+    sentence = r"evaluation\.0\.eps_space: normalized divides by the std of .* imported network \(theirs\) has its own"
+    with pytest.raises(SweepError, match=sentence):
+        planned(text)
+    ours = planned(text, "evaluation.0.only=[ours]").units
+    assert {unit.settings["attack"]["eps_space"] for unit in ours if unit.kind == "evaluate"} == {"normalized"}
+    # Its images may still be looked at by others: the attacked one's space is what counts.
+    probes = 'probes=[{probe: transfer, eps_space: normalized, eps_255: 8, examples: 100}]'
+    with pytest.raises(SweepError, match=r"probes\.0\.eps_space: normalized divides"):
+        planned(MIXED, probes)
+
+
 @pytest.mark.parametrize(
     "variants",
     [
@@ -198,6 +211,7 @@ def test_what_does_not_go_together_is_one_sentence(bad: str, load_text: Load) ->
         (MIXED.replace("theirs: {", "theirs: {network.norm: IN, "), "variant 'theirs': network.norm: does not go with"),
         (MIXED + "grid: {training.epochs: [1]}\n", "variant 'theirs, epochs=1': training.*: "),
         (OWN.replace("200,", "200, eval: train_frozen,"), "evaluation.0.eval: train_frozen may change what an"),
+        (OWN.replace("200,", "200, attack_mode: train_frozen,"), "evaluation.0.attack_mode: train_frozen may change"),
         (OWN.replace("[transfer, eot-10]", "enumerate"), "evaluation.0.knowledge: enumerate .* imported network; take"),
         (
             MIXED.replace("ours: {training.lr: 0.05}", 'more: {network.import: "mynet:build", network.root: "/"}'),

@@ -202,6 +202,94 @@ def test_the_ball_comes_from_training_where_it_is_stated_there(planned: Planned)
         ball("evaluation.0.threat=l2")
 
 
+def test_a_radius_comes_from_training_only_in_its_own_space(planned: Planned) -> None:
+    def ball(*sets: str) -> tuple[object, ...]:
+        attack = evaluates(planned(BASE, *sets))[0]["attack"]
+        return attack.get("eps_space"), attack.get("threat"), attack.get("eps_255"), attack.get("step_255")
+
+    normalized, mine = "training.attack.eps_space=normalized", "evaluation.0.eps_255=4"
+    assert ball() == ball("evaluation.0.eps_space=pixel") == (None, "linf", 25.5, 6.4)
+    assert ball(normalized) == ("normalized", "linf", 25.5, 6.4)
+    assert ball(normalized, mine) == ("normalized", "linf", 4.0, 6.4)
+    assert ball("evaluation.0.eps_space=normalized", mine) == ("normalized", "linf", 4.0, 2.0)
+    l2 = "training.attack.threat=l2"
+    assert ball(normalized, l2, "evaluation.0.eps_space=pixel", mine) == (None, "l2", 4.0, 2.0)
+    assert ball(normalized, "evaluation.0.threat=l2", mine) == ("normalized", "l2", 4.0, 2.0)
+    gaussian = "evaluation=[{attack: gaussian, std_255: 12}]"
+    assert ball(gaussian)[0] is None and ball(gaussian, normalized)[0] == "normalized"
+    square = "evaluation=[{attack: square, eps_space: pixel, eps_255: 4, knowledge: fixed}]"
+    assert ball(square, normalized) == (None, "linf", 4.0, None)
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (["evaluation.0.eps_space=normalized"], "evaluation.0.eps_255: state it, as training.attack is in pixel space"),
+        (
+            ["training.attack.eps_space=normalized", "evaluation.0.eps_space=pixel"],
+            "evaluation.0.eps_255: state it, as training.attack is in normalized space and this attack is not",
+        ),
+        (
+            ["training.attack.eps_space=normalized", "evaluation=[{attack: square, eps_255: 4}]"],
+            "evaluation.0.eps_space: square measures in pixels only, and training.attack is normalized; write pixel",
+        ),
+        (["evaluation=[{attack: autoattack, eps_space: normalized}]"], "eps_space: 'normalized' is not pixel"),
+        (["evaluation=[{attack: deepfool, eps_space: normalized}]"], "evaluation.0.eps_space: unknown key 'eps_space'"),
+        (
+            ["training.attack.eps_space=normalized", "evaluation=[{suite: randomised}]"],
+            "eps_space: cascade measures in pixels only",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_so_is_one_sentence(planned: Planned, sets: list[str], sentence: str) -> None:
+    with pytest.raises(SweepError) as error:
+        planned(BASE, *sets)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_pixels_are_what_was_before(planned: Planned) -> None:
+    text = BASE + "  - {attack: fgsm}\n  - {attack: square}\nprobes: [{probe: transfer, examples: 100}]\n"
+    stated = ("training.attack.eps_space=pixel", *(f"evaluation.{at}.eps_space=pixel" for at in range(3)))
+    assert planned(text, *stated, "probes.0.eps_space=pixel").units == planned(text).units
+    assert "eps_space" not in str([unit.settings for unit in planned(text).units])
+    assert trains(planned(BASE, "training.attack.eps_space=normalized"))[0]["training"]["attack"]["eps_space"]
+
+
+def test_the_mode_of_crafting_counts_where_it_is_not_that_of_the_answer(planned: Planned) -> None:
+    assert planned(BASE, "evaluation.0.attack_mode=eval").units == planned().units
+    crafted = evaluates(planned(BASE, "evaluation.0.attack_mode=train_frozen", "compile=true"))[0]
+    assert (crafted["eval"], crafted["attack_mode"], crafted["compile"]) == ("eval", "train_frozen", False)
+    frozen = "evaluation.0.eval=train_frozen"
+    assert planned(BASE, frozen, "evaluation.0.attack_mode=train_frozen").units == planned(BASE, frozen).units
+    assert evaluates(planned(BASE, frozen, "evaluation.0.attack_mode=eval"))[0]["attack_mode"] == "eval"
+    for blind in ("natural", "noise", "gaussian"):
+        entry = f"evaluation=[{{attack: {blind}}}]"
+        assert planned(BASE, entry, "evaluation.0.attack_mode=train_frozen").units == planned(BASE, entry).units
+
+
+@pytest.mark.parametrize("attack", ["autoattack", "square", "cascade", "deepfool"])
+def test_attacks_that_regroup_are_not_crafted_with_batch_statistics(planned: Planned, attack: str) -> None:
+    entry = f"evaluation=[{{attack: {attack}}}]"
+    with pytest.raises(SweepError, match=rf"evaluation\.0\.attack_mode: train_frozen takes .*, and {attack} attacks"):
+        planned(BASE, entry, "evaluation.0.attack_mode=train_frozen")
+    answered = planned(BASE, entry, "evaluation.0.attack_mode=eval", "evaluation.0.eval=train_frozen")
+    assert evaluates(answered)[0]["attack_mode"] == "eval"  # only answers see whole batches' statistics
+
+
+def test_columns_of_other_modes_norms_and_spaces_are_called_apart(planned: Planned) -> None:
+    text = BASE.partition("evaluation:")[0] + """\
+evaluation:
+  - {attack: fgsm, threat: [linf, l2], eps_255: 8}
+  - {attack: bim, attack_mode: [eval, train_frozen], examples: 100}
+  - {attack: pgd, eps_255: 8, eps_space: [pixel, normalized], step_255: 2}
+  - {attack: gaussian, std_255: [25.5, 5]}
+"""
+    assert [cell.attack for cell in planned(text).cells] == [
+        "fgsm threat=linf", "fgsm threat=l2", "bim-20", "bim-20 attack_mode=train_frozen", "pgd-20 eps_space=pixel",
+        "pgd-20 eps_space=normalized", "gaussian-25.5", "gaussian-5",
+    ]  # fmt: skip
+
+
 def test_fgsm_in_training_is_one_step_from_the_image(planned: Planned) -> None:
     attack = trains(planned(BASE, "training.attack.name=fgsm"))[0]["training"]["attack"]
     assert attack == {

@@ -52,6 +52,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "training.attack.step_255": ("5",),
     "training.attack.steps": ("6",),
     "training.attack.random_start": ("false",),
+    "training.attack.eps_space": ("normalized",),
     "training.attack_mode": ("eval",),
     "training.loss.name": ("mart",),
     "training.loss.beta": ("3", "training.loss.name=trades"),
@@ -64,7 +65,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
 EVALUATED: dict[str, str] = {"noise_255": "20"}  # of the defence: counts for its evaluations, not for its training
 ENTRY: dict[str, str] = {
     "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
-    "shard": "200", "eval": "train_frozen", "precision": "bf16",
+    "shard": "200", "eval": "train_frozen", "attack_mode": "train_frozen", "precision": "bf16",
 }  # fmt: skip
 PROBED: dict[str, str] = {
     "probe": "similarity", "examples": "150", "checkpoint": "last", "batch": "50", "shard": "200",
@@ -170,7 +171,8 @@ def other(option: Option) -> object:
     ids=lambda part: getattr(part, "name", part),
 )
 def test_every_option_of_every_attack_counts(planned: Planned, attack: str, option: Option) -> None:
-    entry = f"evaluation=[{{attack: {attack}{', eps_255: 9' if option.name == 'threat' else ''}}}]"
+    apart = option.name in ("threat", "eps_space") and attack != "gaussian"  # than training's: then with its own radius
+    entry = f"evaluation=[{{attack: {attack}{', eps_255: 9' if apart else ''}}}]"
     few = "network.layer_based=true"  # so few paths that an attack may know them all
     before, after = planned(BASE, entry, few), planned(BASE, entry, few, f"evaluation.0.{option.name}={other(option)}")
     assert before.units[0].id == after.units[0].id

@@ -67,6 +67,29 @@ def test_held_out_images_are_attacked_by_transfer_in_eval_mode(followed: Calls, 
         assert difference(one, other).float().mean().item() == pytest.approx(6, abs=1)
 
 
+@pytest.mark.parametrize("loss", [None, {"name": "trades", "beta": 6.0}], ids=["cross-entropy", "trades"])
+@pytest.mark.parametrize("threat", ["linf", "l2"])
+def test_an_attack_on_normalised_images_is_one_whose_lengths_are_divided_by_their_deviation(
+    threat: str, loss: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one channel, whose deviation is known: in pixels all lengths of the attack are that times as long."""
+    std = float(network(settings("BN")).std)
+    trained = {}
+    for space, scale in (("pixel", 1.0), ("normalized", std)):
+        asked = settings("BN", threat=threat, epochs=1, **({"loss": loss} if loss else {}))
+        attack = asked["training"]["attack"]
+        attack |= {"eps_255": attack["eps_255"] / scale, "step_255": attack["step_255"] / scale}
+        attack |= {} if space == "pixel" else {"eps_space": space}
+        monkeypatch.setattr("rna_ray.training.losses.START", 0.001 / scale)
+        result, _ = fitted(tmp_path / space, asked)
+        trained[space] = rows(result)[0]
+    assert trained["normalized"] == pytest.approx(trained["pixel"], rel=1e-3)
+    other = settings("BN", threat=threat, epochs=1, **({"loss": loss} if loss else {}))
+    other["training"]["attack"]["eps_space"] = "normalized"  # the same numbers in another space are another attack
+    result, _ = fitted(tmp_path / "other", other)
+    assert abs(rows(result)[0]["loss"] - trained["pixel"]["loss"]) > 3e-3
+
+
 @pytest.mark.parametrize(("attack_mode", "moves"), [("train", True), ("train_frozen", False), ("eval", False)])
 @pytest.mark.parametrize("norm", ["BN", "BN+IN"])
 def test_only_an_attack_in_train_mode_moves_the_running_statistics(
