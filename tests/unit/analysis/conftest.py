@@ -92,7 +92,7 @@ class Book:
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
-            unit = f"{attack}-{position}-{shard}"
+            unit = f"{attack.replace(' ', '_').replace('=', '_')}-{position}-{shard}"
             self._ask(
                 variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
             )
