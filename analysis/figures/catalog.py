@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import tables
-from rna_ray.analysis.figures import ablation, files, similarity, strength, surface, theory, transfer
+from rna_ray.analysis.figures import ablation, files, series, similarity, strength, surface, theory, transfer
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
 
@@ -28,6 +29,11 @@ class Figure:
     about: str
     tabulate: Callable[[duckdb.DuckDBPyConnection, str], pa.Table]
     draw: Callable[[list[Row], Setting], Picture]
+
+
+
+def _series(about: str, against: series.Against) -> Figure:
+    return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
 
 
 FIGURES = {
@@ -49,6 +55,9 @@ FIGURES = {
         tabulate=strength.tabulate,
         draw=strength.draw,
     ),
+    "robustnorm-figure4": _series("RobustNorm Figures 4 and 6: larger radii, for each attack.", series.RADIUS),
+    "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
+    "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
     "rna-theory": Figure(
         about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
         tabulate=theory.tabulate,

@@ -92,13 +92,13 @@ class Book:
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
-            unit = f"{attack}-{position}-{shard}"
+            unit = f"{attack.partition(' ')[0]}-{position}-{shard}"
             self._ask(
                 variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
             )
             if scores is None:
                 continue
-            name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
+            name = {"eps_255": None, "threat": "none"} if (called or attack) == "natural" else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": called or attack, "knowledge": knowledge, "draws": draws}
             name |= {"eps_space": "pixel"}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
@@ -112,7 +112,7 @@ class Book:
                 | ({"natural_correct": natural[i]} if natural else {})
                 for i, score in enumerate(scores)
             ]
-            if attack == "natural":
+            if (called or attack) == "natural":
                 for row in examples:
                     row |= {f"natural_{what}": row[f"adversarial_{what}"] for what in ("correct", "predictions")}
             views = {
