@@ -116,9 +116,10 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Mapping[str, Any]) -> None:
 
 
 def _called(variant: str, rows: Sequence[Row]) -> str:
-    """Return the variant's name in the legend, with what is not the same for all of them."""
+    """Return the variant's name in the legend, with its number of seeds where these are not as many for all."""
     seeds = {name: max(row["seeds"] for row in rows if row["variant"] == name) for name in {r["variant"] for r in rows}}
-    said = variant if len(set(seeds.values())) == 1 else f"{variant}, n = {seeds[variant]}"
+    counted = f"{seeds[variant]} seed{'' if seeds[variant] == 1 else 's'}"
+    said = variant if len(set(seeds.values())) == 1 else f"{variant}, {counted}"
     return f"{said} †" if any(row["diverged"] for row in rows if row["variant"] == variant) else said
 
 
@@ -136,4 +137,4 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield "training images: those of the updates, in the passes that train; their loss is what training minimises"
     yield "held-out loss: cross-entropy in nats, after the epoch"
     if any(row["diverged"] for row in rows):
-        yield "†: some seeds diverged, and their lines end there"
+        yield "†: where a seed diverged, the line goes on over the others"

@@ -221,9 +221,9 @@ SAID = {
     "rna-theory": ["gradient norm", "curvature along gradient", "attacked → answers", "IN, formula", "BN, measured",
                    "vacuous: says nothing"],
     "robustnorm-figure3": ["loss", "accuracy (%)", "epoch", "held-out images, natural", "held-out images, attacked",
-                           "BN, n = 3 †", "IN, n = 1", "RN natural, n = 2"],
+                           "BN, 3 seeds †", "IN, 1 seed", "RN natural, 2 seeds"],
     "robustnorm-figure8": ["training images, natural", "training images, attacked", "held-out images, natural",
-                           "held-out images, attacked", "BN, n = 3 †"],
+                           "held-out images, attacked", "BN, 3 seeds †"],
     "s": ["accuracy over fresh draws (%)", "variant", "natural", f"pgd-20@transfer #2, {ELL}∞ ε = 16/255"],
 }  # fmt: skip
 """What each figure must say: labels of its axes, titles, its legend."""
