@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from rna_ray.analysis.query import answer, reason
-from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval
+from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval, student
 from rna_ray.errors import QueryError
 
 QUERIES = files("rna_ray.analysis") / "queries"
@@ -33,8 +33,10 @@ BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
 class Cell:
     """One row of queries/ablation.sql with its 95 % interval; accuracies in [0, 1], None where there are no rows yet.
 
+    batch_statistics is the number of images in a batch whose statistics its answers took, None where they took none;
     se_paths and se_examples are the standard errors that the paths and the examples leave, None where one draw cannot
-    tell them apart; seed_sd is the standard deviation over seeds, and in no interval.
+    tell them apart. seed_sd is the standard deviation over seeds, and not in the interval; seed_low and seed_high are
+    the ends of Student's interval over seeds, in which images play no part.
     """
 
     variant: str
@@ -56,6 +58,8 @@ class Cell:
     se_paths: float | None
     se_examples: float | None
     seed_sd: float | None
+    seed_low: float | None
+    seed_high: float | None
     median_l2: float | None
     median_linf: float | None
     eps_255: float | None
@@ -68,12 +72,13 @@ class Cell:
     regrouped: bool | None
     attack_mode: str | None
     """The network's mode while the attack was crafted, where it was not that in which it answered."""
+    batch_statistics: int | None
 
     # From here on for computing, not for printing: left out of csv and json.
     number: int = field(repr=False)
     """Of the cell, in the tables of queries/scores.sql."""
     shared: bool = field(repr=False)
-    """Whether the images of a batch were answered on one path."""
+    """Whether images of a batch were answered on one path, or attacked or answered with statistics of that batch."""
     random: bool = field(repr=False)
     """Whether the network may answer an image in more than one way."""
     paths: Variance | None = field(repr=False)
@@ -178,7 +183,13 @@ def _cell(
         if shared:
             se_paths = sqrt(paths.value) if paths else None
             se_examples = se_examples if paths else None
-    intervals = {"low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
+    seed_low, seed_high = None, None
+    if row["accuracy"] is not None and row["seed_sd"] is not None:
+        seeds = row["seeds"]
+        seed_low, seed_high = student(row["accuracy"], row["seed_sd"] / sqrt(seeds), seeds)
+        seed_low, seed_high = max(0.0, seed_low), min(1.0, seed_high)
+    ends = {"seed_low": seed_low, "seed_high": seed_high}
+    intervals = {**ends, "low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
     rounded = {
         name: None if value is None else round(value, 12) for name, value in intervals.items()
     }  # see ablation.sql

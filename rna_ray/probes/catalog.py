@@ -32,6 +32,10 @@ class Extent:
     """Those of them where more than one member can be drawn."""
     layer_based: bool
     """Whether one draw serves all layers."""
+    batch_dependent: bool
+    """Whether an image's answer hangs on the others of its batch."""
+    other: str | None
+    """A member of its space that takes other statistics than the moments of its groups, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,8 @@ class Probe(Named):
     examples: int = 1000  # how many test images where an entry does not say
     precision: Literal["fp32", "fp64"] | None = None
     """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
+    each: bool = False
+    """Whether it looks at each image by itself, so that it is refused for networks whose answers hang on a batch."""
     parts: Callable[[Settings, Extent], Sequence[Settings]] | None = None
     """For probes of one network along paths that planning must know: the settings of each unit; SweepError for what
     does not fit the network. Unlike others, such a probe is refused for an imported network."""
@@ -122,6 +128,16 @@ def _similar(settings: Settings, extent: Extent) -> Sequence[Settings]:
 def _gradients(settings: Settings, extent: Extent | None) -> tuple[float, float]:
     """Return the passes of one gradient of each network, or of each member."""
     return (3, 3) if extent is None or settings["between"] == "networks" else (3 * extent.members, 0)
+
+
+def _moments(settings: Settings, extent: Extent) -> Sequence[Settings]:
+    """Return the settings, for a network of whose norms Eq. 5 and 6 speak."""
+    if extent.other is not None:
+        raise SweepError(
+            f"probe: smoothness compares with Eq. 5 and 6, of GN and BGN, and {extent.other} of {extent.norm} is "
+            "neither; say with `only` for which other variants this entry is"
+        )
+    return (settings,)
 
 
 def _layers(settings: Settings, extent: Extent | None) -> tuple[float, float]:
@@ -192,6 +208,7 @@ _RECORDS = (
         label="surface",
         examples=16,
         precision="fp32",
+        each=True,
         passes=lambda settings, extent: (settings["points"] ** 2 + 9, 0),
     ),
     Probe(
@@ -202,7 +219,8 @@ _RECORDS = (
         label="smoothness",
         examples=200,
         precision="fp64",
-        parts=lambda settings, extent: (settings,),
+        each=True,
+        parts=_moments,
         passes=_layers,
     ),
     Probe(
@@ -225,6 +243,7 @@ _RECORDS = (
         scope=lambda settings: "pair" if settings["between"] == "networks" else "network",
         label="bound-{between}",
         precision="fp32",
+        each=True,
         parts=_similar,
         passes=_bounded,
     ),

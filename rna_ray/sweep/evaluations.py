@@ -58,13 +58,9 @@ def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dic
                 f"{key}: {mode} may change what an imported network ({one.variant.label}) remembers of batches; write "
                 "eval, or say with `only` for which other variants this entry is"
             )
-    if entry.crafting != "eval" and record.name in catalog.REGROUPING:
-        key = "eval" if entry.crafting == entry.eval else "attack_mode"
-        raise SweepError(
-            f"{key}: {entry.crafting} takes each batch's statistics, and {record.name} attacks parts of a batch; write "
-            "eval"
-        )
     weights, examples = checkpoint(entry, network), count(entry, info)
+    if "train_frozen" in (entry.eval, entry.crafting) or one.batch_dependent:
+        _check_whole_batches(entry, one, examples)
     shared = {
         "network": network.id,
         "checkpoint": weights,
@@ -112,7 +108,7 @@ def refuse_repeats(found: Iterable[Cell]) -> None:
         if seen.setdefault(key, cell).units != cell.units:
             raise SweepError(
                 f"evaluation: two entries ask for {cell.attack} ({cell.knowledge}) of {cell.variant!r} on other "
-                "examples or batches (a suite stands for its entries); keep one of them, or give both the same"
+                "examples or shards (a suite stands for its entries); keep one of them, or give both the same"
             )
 
 
@@ -133,6 +129,24 @@ def checkpoint(entry: Entry, network: Unit) -> str:
     if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
         raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
     return entry.checkpoint
+
+
+def _check_whole_batches(entry: Evaluation, one: Found, examples: int) -> None:
+    """Refuse what would shrink a batch whose statistics a network takes, or regroup it while it is attacked."""
+    if "train_frozen" in (entry.eval, entry.crafting):
+        key = "eval" if entry.eval == "train_frozen" else "attack_mode"
+        who, instead = f"{key}: train_frozen", "write eval"
+    else:
+        who = f"attack: {one.unit.settings['network']['norm']} of {one.variant.label!r}"
+        instead = "say with `only` for which other variants this entry is"
+    if entry.record.name in catalog.REGROUPING and (entry.crafting == "train_frozen" or one.batch_dependent):
+        name = entry.record.name
+        raise SweepError(f"{who} takes each batch's statistics, and {name} attacks parts of a batch; {instead}")
+    if examples % entry.batch:
+        raise SweepError(
+            f"{who} takes each batch's statistics, so that none may shrink, and {examples} examples are no whole "
+            f"batches of {entry.batch}; allowed are multiples of it"
+        )
 
 
 def _check(record: catalog.Attack, knowledge: str) -> None:

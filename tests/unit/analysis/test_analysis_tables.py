@@ -71,6 +71,27 @@ def test_seeds_are_averaged_within_an_example_and_their_spread_stands_apart(book
     assert said in table(connect(book.store), "s")
 
 
+def test_intervals_are_over_seeds_where_they_are_asked_for(book) -> None:
+    for seed, right in enumerate(([1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1])):
+        book.cell("BN", "pgd", "fixed", [right], seed=seed, batch_statistics=True, batch=2)
+    book.cell("IN", "pgd", "fixed", [[1, 0, 0, 0]])
+    connection = connect(book.close())
+    cell, alone = ablation(connection, "s")
+    half = 4.302652729911275 * 0.25 / 3**0.5  # Student's for two degrees of freedom
+    assert (cell.seed_low, cell.seed_high) == pytest.approx((0.75 - half, 1.0))
+    assert (alone.seed_low, alone.seed_high) == (None, None)
+    shown = table(connection, "s", interval="seeds")
+    assert f"75.0 ±{100 * half:.1f}" in shown and "25.0" in shown and "25.0 ±" not in shown
+    assert "± its 95 % Student interval over seeds, where there are several. n = 4 examples" in shown
+    assert "Means over up to 3 seeds. " in shown
+    said = "Answers take statistics of the batch of 2 in BN"
+    assert f"{said}." in shown and f"{said}: the intervals are over batches." in table(connection, "s")
+    with pytest.raises(QueryError, match="unknown interval 'seed'; did you mean 'seeds'"):
+        table(connection, "s", interval="seed")
+    with pytest.raises(QueryError, match="--interval seeds does not go with --against"):
+        table(connection, "s", interval="seeds", against="IN")
+
+
 def test_paths_that_images_share_are_said_of_their_columns(book) -> None:
     book.cell("BN+IN", "natural", "none", [[1, 0]])
     book.cell("BN+IN", "pgd", "fixed", [[1, 0]], path_sharing="batch")
@@ -205,7 +226,7 @@ def test_two_spaces_stand_in_columns_of_their_own_and_are_said(book) -> None:
         far = {"l2": [2, 4], "linf": [0.25, 0.5]}
         book.cell(variant, "gaussian-25.5", "none", [[0, 1]], called="gaussian", **far, **gaussian)
         crafted = {"attack_mode": "train_frozen", **normalized}
-        book.cell(variant, "pgd-20 attack_mode=train_frozen", "fixed", [[1, 1]], **crafted)
+        book.cell(variant, "pgd-20 attack_mode=train_frozen", "fixed", [[1, 1], [0, 1]], **crafted)
     connection = connect(book.close())
     text = table(connection, "s")
     assert [label.strip() for label in text.splitlines()[0].split("|")[3:-2]] == [
@@ -220,7 +241,7 @@ def test_two_spaces_stand_in_columns_of_their_own_and_are_said(book) -> None:
     assert "The deviation of gaussian-25.5 is one of normalised pixels." in text
     assert (
         " pgd-20 attack_mode=train_frozen@fixed: attack_mode train_frozen, crafted with each batch's statistics and "
-        "answered with the running ones." in text
+        "answered with the running ones: the intervals are over batches." in text
     )
     assert "[\N{SCRIPT SMALL L}₂ 3.00, \N{SCRIPT SMALL L}∞ 0.38]" in text
     rows = json.loads(table(connection, "s", "json"))

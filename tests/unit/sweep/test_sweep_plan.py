@@ -269,11 +269,18 @@ def test_the_mode_of_crafting_counts_where_it_is_not_that_of_the_answer(planned:
 
 @pytest.mark.parametrize("attack", ["autoattack", "square", "cascade", "deepfool"])
 def test_attacks_that_regroup_are_not_crafted_with_batch_statistics(planned: Planned, attack: str) -> None:
-    entry = f"evaluation=[{{attack: {attack}}}]"
+    entry = f"evaluation=[{{attack: {attack}, examples: 200}}]"
     with pytest.raises(SweepError, match=rf"evaluation\.0\.attack_mode: train_frozen takes .*, and {attack} attacks"):
         planned(BASE, entry, "evaluation.0.attack_mode=train_frozen")
     answered = planned(BASE, entry, "evaluation.0.attack_mode=eval", "evaluation.0.eval=train_frozen")
     assert evaluates(answered)[0]["attack_mode"] == "eval"  # only answers see whole batches' statistics
+
+
+def test_no_batch_shrinks_whose_statistics_an_attack_takes(planned: Planned) -> None:
+    sentence = r"evaluation\.0\.attack_mode: train_frozen takes .*, and 150 examples are no whole batches of 100; allowed"
+    with pytest.raises(SweepError, match=sentence):
+        planned(BASE, "evaluation.0.attack_mode=train_frozen", "evaluation.0.examples=150")
+    assert evaluates(planned(BASE, "evaluation.0.attack_mode=train_frozen", "evaluation.0.batch=50"))[0]["batch"] == 50
 
 
 def test_columns_of_other_modes_norms_and_spaces_are_called_apart(planned: Planned) -> None:
@@ -418,6 +425,36 @@ def test_statistics_of_a_batch_and_an_attack_that_regroups_it_do_not_go_together
     )
     assert evaluates(planned(BASE, f"evaluation.0.attack={attack}"))[0]["eval"] == "eval"
     assert evaluates(planned(BASE, frozen))[0]["eval"] == "train_frozen"
+
+
+def test_networks_of_batch_statistics_are_attacked_and_measured_in_whole_batches(planned: Planned) -> None:
+    robust = "network.norm=RN+BN"
+    assert evaluates(planned(BASE, robust))[0]["batch"] == 100
+    for setting, sentence in {
+        "evaluation.0.attack=square": (
+            "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics, and square attacks parts of a batch; "
+            "say with `only` for which other variants this entry is"
+        ),
+        "evaluation.0.examples=150": (
+            "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics, so that none may shrink, and 150 "
+            "examples are no whole batches of 100; allowed are multiples of it"
+        ),
+        "evaluation.0.examples=50": "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics",
+        "data.held_out=100": "variant 'RN+BN': data.held_out: 100 images are no whole batches of training.batch, ",
+        "probes=[{probe: surface, examples: 100}]": (
+            "probes.0.probe: surface looks at each image by itself, and BN+RN of 'RN+BN' answers with statistics of a"
+        ),
+        "probes=[{probe: transfer, examples: 150}]": "probes.0.probe: BN+RN of 'RN+BN' answers with statistics of",
+    }.items():
+        with pytest.raises(SweepError) as error:
+            planned(BASE, robust, setting)
+        assert str(error.value).startswith(sentence)
+        planned(BASE, "network.norm=BN+RN(track=true)", setting)
+    message = r"smoothness compares with Eq. 5 and 6, of GN and BGN, and RN\(track=true\) of"
+    with pytest.raises(SweepError, match=message):
+        planned(BASE, "network.norm=BN+RN(track=true)", "probes=[{probe: smoothness}]")
+    with pytest.raises(SweepError, match=r"evaluation.0.eval: train_frozen takes each batch's .* 150 examples are no"):
+        planned(BASE, "evaluation.0.eval=train_frozen", "evaluation.0.examples=150")
 
 
 def test_compiling_counts_only_where_each_example_follows_a_path_of_its_own(planned: Planned) -> None:
