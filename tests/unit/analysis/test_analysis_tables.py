@@ -235,7 +235,7 @@ def test_two_spaces_stand_in_columns_of_their_own_and_are_said(book) -> None:
         "fgsm threat=l2@fixed (\N{SCRIPT SMALL L}₂ ε = 7.65/255 (normalized))",
         "pgd-20 eps_space=pixel@fixed (\N{SCRIPT SMALL L}∞ ε = 8/255)",
         "gaussian-25.5",
-        "pgd-20 attack_mode=train_frozen@fixed",
+        "pgd-20 attack_mode=train_frozen@fixed (n=4)",
     ]
     assert "Attacks within \N{SCRIPT SMALL L}∞ ε = 7.65/255 (normalized) where nothing else is said." in text
     assert "The deviation of gaussian-25.5 is one of normalised pixels." in text

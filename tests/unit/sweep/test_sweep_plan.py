@@ -277,7 +277,7 @@ def test_attacks_that_regroup_are_not_crafted_with_batch_statistics(planned: Pla
 
 
 def test_no_batch_shrinks_whose_statistics_an_attack_takes(planned: Planned) -> None:
-    sentence = r"evaluation\.0\.attack_mode: train_frozen takes .*, and 150 examples are no whole batches of 100; allowed"
+    sentence = r"evaluation\.0\.attack_mode: train_frozen takes .*, and 150 examples are no whole batches of 100; all"
     with pytest.raises(SweepError, match=sentence):
         planned(BASE, "evaluation.0.attack_mode=train_frozen", "evaluation.0.examples=150")
     assert evaluates(planned(BASE, "evaluation.0.attack_mode=train_frozen", "evaluation.0.batch=50"))[0]["batch"] == 50
