@@ -57,7 +57,8 @@ FIGURES = {
         tabulate=strength.tabulate,
         draw=strength.draw,
     ),
-    "robustnorm-figure4": _series("RobustNorm Figures 4 and 6: larger radii, for each attack.", series.RADIUS),
+    "robustnorm-figure4": _series("RobustNorm Figure 4: larger radii, for each attack, CIFAR-10.", series.RADIUS),
+    "robustnorm-figure6": _series("RobustNorm Figure 6: larger radii, for each attack, CIFAR-100.", series.RADIUS),
     "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
     "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
     "rna-theory": Figure(
