@@ -42,6 +42,11 @@ class GroupNorm(nn.Module):
         size = self.channels // self.groups
         return _spread(mean, size), _spread(variance, size)
 
+    @property
+    def tracked(self) -> dict[str, torch.Tensor]:
+        """The statistics (groups,) by name that inference takes from training; none here, an example's are its own."""
+        return {}
+
     def extra_repr(self) -> str:
         return f"{self.channels}, groups={self.groups}, affine={self.weight is not None}"
 
@@ -92,6 +97,16 @@ class BatchGroupNorm(GroupNorm):
             if update:
                 self._track(mean.detach(), variance.detach(), samples)
         return _spread(mean, size).expand(n, -1), _spread(variance, size).expand(n, -1)
+
+    @property
+    def tracked(self) -> dict[str, torch.Tensor]:
+        """The statistics (groups,) by name that inference takes from training."""
+        return {"mean": self.running_mean, "variance": self.running_var}
+
+    def measured(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return a batch's own (N, C, H, W), by the names of the tracked; the variance unbiased, as that one is."""
+        variance, mean = torch.var_mean(x.reshape(x.shape[0], self.groups, -1), (0, 2))
+        return {"mean": mean, "variance": variance}
 
     def _track(self, mean: torch.Tensor, variance: torch.Tensor, samples: float | torch.Tensor) -> None:
         more = (samples - 1).clamp_min(1) if isinstance(samples, torch.Tensor) else max(samples - 1, 1)

@@ -70,6 +70,11 @@ class LayerMember:
     groups: int
     affine: bool
 
+    @property
+    def tracked(self) -> bool:
+        """Whether inference takes statistics that were tracked while training."""
+        return self.statistics == "batch"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NormLayer:

@@ -94,6 +94,7 @@ def extent_of(one: Found) -> Extent | None:
         members=one.space.paths(one.layers, layer_based=True),
         layers=len(sizes),
         random_layers=sum(size > 1 for size in sizes),
+        tracked_layers=sum(any(member.tracked for member in one.space.at(layer)) for layer in one.layers),
         layer_based=one.unit.settings["network"]["layer_based"],
     )
 
@@ -102,14 +103,13 @@ def _units(
     entry: Probe, record: catalog.Probe, settings: Mapping[str, Any], source: Found | None, one: Found
 ) -> dict[Unit, int]:
     """Return a measurement's units with their estimated multiply-adds."""
-    examples = evaluations.count(entry, one.info, record.examples)
-    attack = catalog.attack_of(record, settings)
+    examples = _count(entry, record, one)
     roles = {"source": source, "network": one} if source else {"network": one}
     whole = {
         "probe": record.name,
         "data": {"name": one.info.name, "digest": one.unit.settings["data"]["digest"], "split": "test"},
-        "attack": attack,
-        "options": {name: value for name, value in settings.items() if attack is None or name not in attack},
+        "attack": catalog.attack_of(record, settings),
+        "options": catalog.options_of(record, settings),
         "batch": min(entry.batch, examples),
         **{role: _role(entry, record, each, drawn=source is not None) for role, each in roles.items()},
     }
@@ -119,6 +119,19 @@ def _units(
         units.probe(whole, examples=(start, stop)): round(macs * (stop - start))
         for start, stop in evaluations.shards(entry, examples)
     }
+
+
+def _count(entry: Probe, record: catalog.Probe, one: Found) -> int:
+    """Return how many test images a probe measures; SweepError where a batch that it needs whole would be smaller."""
+    if not record.whole_batches:
+        return evaluations.count(entry, one.info, record.examples)
+    most = min(record.examples, one.info.test_examples)
+    examples = evaluations.count(entry, one.info, most // entry.batch * entry.batch or most)
+    if examples > entry.batch and examples % entry.batch:
+        raise SweepError(
+            f"examples: {record.name} compares whole batches, and {examples} is not a multiple of batch, {entry.batch}"
+        )
+    return examples
 
 
 def _role(entry: Probe, record: catalog.Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
