@@ -11,7 +11,17 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import tables
-from rna_ray.analysis.figures import ablation, files, similarity, strength, surface, theory, transfer
+from rna_ray.analysis.figures import (
+    ablation,
+    files,
+    landscape,
+    similarity,
+    statistics,
+    strength,
+    surface,
+    theory,
+    transfer,
+)  # fmt: skip
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
 
@@ -53,6 +63,16 @@ FIGURES = {
         about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
         tabulate=theory.tabulate,
         draw=theory.draw,
+    ),
+    "robustnorm-figure1": Figure(
+        about="RobustNorm Figure 1: a batch's mean and variance against the tracked ones, channel by channel.",
+        tabulate=statistics.tabulate,
+        draw=statistics.draw,
+    ),
+    "robustnorm-figure9": Figure(
+        about="RobustNorm Figure 9: the loss over two filter-normalised directions of the weights.",
+        tabulate=landscape.tabulate,
+        draw=landscape.draw,
     ),
 }
 """Each is drawn from the rows of the sweep of the same name, unless another is named."""

@@ -36,11 +36,11 @@ class Setting:
     attacks: Mapping[str, str]
     """What the sweep's probes attacked with, such as transfer → PGD-7 within ℓ∞ ε = 8/255."""
 
-    def footer(self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str) -> str:
-        """Return the sentence for rows that have columns n and seeds."""
+    def footer(self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str, within: str = "image") -> str:
+        """Return the sentence for rows that have columns n and seeds, which are averaged within an image or a batch."""
         seeds = span(rows, "seeds")
         parts = [self.about, f"n = {span(rows, 'n')} images"]
-        parts += [f"{seeds} {'seed' if seeds == '1' else 'seeds, averaged within each image'}", intervals, *more]
+        parts += [f"{seeds} {'seed' if seeds == '1' else f'seeds, averaged within each {within}'}", intervals, *more]
         if self.missing:
             parts.append(f"{self.missing:,} of the sweep's measurements are still missing")
         return "; ".join(part for part in parts if part) + "."

@@ -35,7 +35,7 @@ class Book:
         """Plan a train unit, write its trial, and return its id."""
         unit = f"train-{len(self.plan)}"
         self._ask(variant, seed, unit_id=unit, kind="train")
-        row = _row("trials", **({"unit_id": unit, "state": "finished"} | settings))
+        row = _row("trials", **({"unit_id": unit, "state": "finished", "seed": seed} | settings))
         self.store.commit(unit, {"trials": from_rows("trials", [row])}, record="trials")
         return unit
 
@@ -49,11 +49,15 @@ class Book:
         source: tuple[str, str] | None = None,
         seed: int = 0,
         view: str = "measures",
+        label: str | None = None,
         **settings: Any,
     ) -> None:
-        """Plan a probe unit of a network (of `source`, another label and id, and it) and write its rows of a view."""
-        unit, label = f"{probe}-{len(self.plan)}", source[0] if source else None
-        self._ask(variant, seed, unit_id=unit, kind="probe", attack=probe, source=label, position=len(self.plan))
+        """Plan a probe unit of a network (of `source`, another label and id, and it) and write its rows of a view.
+
+        `label` is what the plan calls the entry, where that is not the probe's name.
+        """
+        unit, other, position = f"{probe}-{len(self.plan)}", source[0] if source else None, len(self.plan)
+        self._ask(variant, seed, unit_id=unit, kind="probe", attack=label or probe, source=other, position=position)
         shared = {"unit_id": unit, "evaluation": unit, "network_id": network}
         shared |= {"source_id": source[1]} if source else {}
         kind = {"probe": probe} if view == "measures" else {}
