@@ -54,31 +54,35 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
 
 
 def draw(rows: Sequence[Row], setting: Setting) -> Figure:
-    """Draw a map for each network and entry; all have one colour scale and the same contours."""
+    """Draw a map for each network and entry, networks trained alike side by side; all have one scale and contours."""
     from matplotlib.colors import LogNorm
 
-    planes: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
-        planes.setdefault((row["label"], row["training"], row["variant"]), []).append(row)
-    columns = min(_COLUMNS, len(planes))
-    deep = -(-len(planes) // columns)
+        groups.setdefault((row["label"], row["training"]), {}).setdefault(row["variant"], []).append(row)
+    columns = min(_COLUMNS, max(map(len, groups.values())))
+    deep = sum(-(-len(variants) // columns) for variants in groups.values())
     picture = style.picture(
-        1.3 + 2.7 * columns, 1.4 + 3.1 * deep,
+        1.5 + 2.7 * columns, 1.4 + 3.1 * deep,
         "Loss landscape over two random directions of the weights, mean over images",
         setting.footer(rows, _spread(rows), *_notes(rows, setting)),
     )  # fmt: skip
-    axes = style.grid(picture, deep, columns, len(planes), sharex=True, sharey=True)
     losses = [row["loss"] for row in rows if row["loss"]] or [1.0]
     scale = LogNorm(min(losses), max(max(losses), 1.001 * min(losses)))
-    for at, ((label, trained, variant), held) in enumerate(planes.items()):
-        image = _map(axes[at], held, scale)
-        style.letter(axes[at], at, f"{variant}\n{TRAINING[trained]}, {_images(label)}{_centre(held)}")
-        if at >= len(planes) - columns:
-            axes[at].set_xlabel("first direction")
-            axes[at].tick_params(labelbottom=True)
-        if at % columns == 0:
-            axes[at].set_ylabel("second direction")
-    bar = picture.colorbar(image, ax=list(axes), shrink=0.9, pad=0.01)
+    places, drawn = iter(style.grid(picture, deep, columns, deep * columns)), []
+    for (label, trained), variants in groups.items():
+        for at, (variant, held) in enumerate(variants.items()):
+            panel = next(places)
+            image = _map(panel, held, scale)
+            said = f"{variant}\n{TRAINING[trained]}, {_images(label)}{_centre(held)}"
+            style.letter(panel, len(drawn), said, fontsize=8)
+            panel.set_xlabel("first direction")
+            if at % columns == 0:
+                panel.set_ylabel("second direction")
+            drawn.append(panel)
+        for _ in range(-len(variants) % columns):
+            next(places).remove()
+    bar = picture.colorbar(image, ax=drawn, shrink=0.9, pad=0.02, aspect=18 * deep)
     bar.set_label("loss (cross-entropy, nats; log scale)")
     bar.set_ticks(_levels(scale), labels=[f"{level:.2g}" for level in _levels(scale)])
     bar.minorticks_off()

@@ -42,8 +42,6 @@ SCHEMA = pa.schema(
     }
 )
 QUANTITIES = ("mean", "variance", "range")
-_LINEAR = 0.01
-"""Means below this are drawn on a linear scale, those beyond by powers of ten."""
 
 
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
@@ -70,7 +68,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         name: {"color": style.COLOURS[at % 8], "marker": style.MARKERS[at % 10]} for at, name in enumerate(names)
     }
     picture = style.picture(
-        2.4 + 3.3 * (len(quantities) + 1), 1.1 + 3.2 * len(labels),
+        2.2 + 3 * (len(quantities) + 1), 1.1 + 2.9 * len(labels),
         "A test batch's statistics in each channel of each norm layer, against the tracked ones",
         _footer(networks, setting),
     )  # fmt: skip
@@ -83,7 +81,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
             _scatter(panel, [row for row in held if row["label"] == label], held, looks)
             style.letter(panel, line * columns + quantities.index(quantity), f"{quantity}, {_images(label)}")
         _off(panels[-1], [row for row in networks if row["label"] == label], networks, quantities, looks)
-        style.letter(panels[-1], (line + 1) * columns - 1, f"how far off, {_images(label)}")
+        style.letter(panels[-1], (line + 1) * columns - 1, f"difference, {_images(label)}")
     handles = [style.proxy(name, linestyle="", **look) for name, look in looks.items()]
     handles.append(style.proxy("batch = tracked", color="#808080", linewidth=0.8))
     picture.legend(handles=handles, loc="outside right upper")
@@ -101,7 +99,7 @@ def _images(label: str) -> str:
 
 
 def _footer(networks: Sequence[Row], setting: Setting) -> str:
-    notes = ["how far off: mean absolute difference over all channels"]
+    notes = ["difference: mean absolute one over all channels, in units of what inference divides by"]
     if "statistics" in setting.attacks:
         notes.append(f"attacked images: {setting.attacks['statistics']}")
     intervals = f"95 % Student intervals over {span(networks, 'batches')} batches"
@@ -120,15 +118,14 @@ def _scatter(axes: Axes, rows: Sequence[Row], scale: Sequence[Row], looks: Looks
         axes.set_xscale("log")
         axes.set_yscale("log")
     else:
-        high = 1.2 * max(map(abs, values), default=1) or 1
-        low = -high
-        axes.set_xscale("symlog", linthresh=_LINEAR)
-        axes.set_yscale("symlog", linthresh=_LINEAR)
-    axes.plot([low, high], [low, high], color="#808080", linewidth=0.8, zorder=0)
+        beyond = 0.05 * (max(values, default=1) - min(values, default=0)) or 1
+        low, high = min(values, default=0) - beyond, max(values, default=1) + beyond
+    axes.plot([low, high], [low, high], color="#808080", linewidth=0.8, zorder=1)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_xlabel("tracked")
     axes.set_ylabel("batch, mean over batches")
+    axes.grid(True)
 
 
 def _off(axes: Axes, rows: Sequence[Row], scale: Sequence[Row], quantities: Sequence[str], looks: Looks) -> None:
@@ -148,5 +145,5 @@ def _off(axes: Axes, rows: Sequence[Row], scale: Sequence[Row], quantities: Sequ
     ends = [value for row in scale for value in (row["difference"], row["high"]) if value is not None]
     axes.set_ylim(0, 1.1 * max((value for value in ends if isfinite(value)), default=1) or 1)
     units = [name for name, of in (("deviation", "variance"), ("range", "range")) if of in quantities]
-    axes.set_ylabel(f"|batch \N{MINUS SIGN} tracked| / tracked {' or '.join(units)}")
+    axes.set_ylabel(f"difference (tracked {' or '.join(units)}s)")
     axes.grid(True, axis="y")

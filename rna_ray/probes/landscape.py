@@ -26,14 +26,16 @@ Direction = Mapping[str, torch.Tensor]
 
 
 def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
-    """Answer one batch at every point of the plane that all batches share, on one draw of the defence's.
+    """Answer one batch at every point of the network's plane, on one draw of the defence's.
 
-    Each image has its loss and whether its class was right; x and y count lengths of each filter.
+    Each image has its loss and whether its class was right; x and y count lengths of each filter. A network has one
+    plane, keyed by its id alone: its natural and its attacked images, a large radius and a small one, compare.
     """
     (subject,), options, rows = subjects, settings["options"], Rows()
+    random = Randomness(subject.settings["id"])
     defence = subject.drawn(batch)
     x = attacked(settings, defence, batch)
-    plane = [direction(subject.network, subject.random, axis) for axis in ("first", "second")]
+    plane = [direction(subject.network, random, axis) for axis in ("first", "second")]
     for first, second, logits in landscape(defence, x, plane, offsets(**options)):
         loss = F.cross_entropy(logits, batch.y, reduction="none").double()
         right = (logits.argmax(1) == batch.y).double()

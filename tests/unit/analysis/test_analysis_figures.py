@@ -250,7 +250,7 @@ SAID = {
     "rna-theory": ["gradient norm", "curvature along gradient", "attacked → answers", "IN, formula", "BN, measured",
                    "vacuous: says nothing"],
     "robustnorm-figure1": ["tracked", "batch, mean over batches", "(a) mean, natural images", "BN+IN: BN", "BN",
-                           "(d) how far off, natural images", "(h) how far off, attacked images", "deviation"],
+                           "(d) difference, natural images", "(h) difference, attacked images", "deviation"],
     "robustnorm-figure9": ["first direction", "second direction", "loss (cross-entropy, nats; log scale)",
                            "(a) BN natural", "natural training, natural images", "at the dot: loss 4.5, 33.3 % right"],
     "s": ["accuracy over fresh draws (%)", "variant", "natural", f"pgd-20@transfer #2, {ELL}∞ ε = 16/255"],

@@ -102,6 +102,18 @@ def test_a_unit_has_the_loss_and_the_verdict_of_each_example_at_each_point() -> 
     assert away[0] != loss[0]
 
 
+def test_a_network_has_one_plane_whatever_is_asked_of_it() -> None:
+    made = network("BN")
+
+    def far(name: str, images: str, points: int) -> list[float]:
+        asked = unit("landscape", attack=PGD | {"eps_255": 0.0}, radius=1.0, points=points, images=images,
+                     network=role(name))  # fmt: skip
+        return [row["value"] for row in probed(asked, made).rows.measures if row["x"] == 1 and row["y"] == -1]
+
+    assert far("a", "natural", 3) == far("a", "attacked", 5)
+    assert far("a", "natural", 3) != far("b", "natural", 3)
+
+
 def at_the_weights(made: Network, **given: object) -> list[float]:
     rows = probed(unit("landscape", radius=0.5, points=3, **given), made).rows.measures
     return [row["value"] for row in rows if row["x"] == row["y"] == 0 and row["measure"] == "loss"]
