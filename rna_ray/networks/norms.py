@@ -1,46 +1,93 @@
 """Norm layers over (N, C, H, W), and the random layer that holds several of them.
 
-Every member's mean and variance follow from the same per-(example, channel) moments by the law of total variance, so a
-layer whose examples take different members is one computation, y = x·scale[n,c] + shift[n,c], with scale and shift
-selected by the path (RNA, Eq. 3). Where a whole batch shares one member, torch's own kernel computes the same numbers.
+Every member's statistics follow from the same per-(example, channel) moments by the law of total variance, and from the
+range of each channel over the batch; so a layer whose examples take different members is one computation,
+y = x·scale[n,c] + shift[n,c], with scale and shift selected by the path (RNA, Eq. 3). Where a whole batch shares one
+member, torch's own kernel computes the same numbers, if it has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from rna_ray.errors import SpaceError
-from rna_ray.networks.spaces import LayerMember
+from rna_ray.networks.spaces import LayerMember, Track
 
-Moments = tuple[torch.Tensor, torch.Tensor]  # mean and biased variance, both (N, C) or (N, G), fp32
+Pair = tuple[torch.Tensor, torch.Tensor]
 Gather = Callable[[torch.Tensor], torch.Tensor]  # values (D,) of this process → rows (W, D) of all, differentiable
 
 EPS = 1e-5
 MOMENTUM = 0.1  # the weight of the new value, as in torch
 
 
-class GroupNorm(nn.Module):
+class Moments(NamedTuple):
+    """What a batch (N, C, H, W) says of each channel, in fp32 at least; None where no member asks for it."""
+
+    mean: torch.Tensor
+    """(N, C): of each example."""
+    variance: torch.Tensor | None
+    """(N, C): of each example, biased."""
+    low: torch.Tensor | None
+    """(C,): the least value in the batch."""
+    high: torch.Tensor | None
+    """(C,): the greatest value in the batch."""
+    pixels: int
+
+
+class Member(nn.Module):
+    """A norm: what is taken from each channel and by what it is multiplied, then a weight and a bias a channel."""
+
+    def __init__(self, channels: int, *, affine: bool, eps: float) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def normaliser(self, moments: Moments) -> Pair:
+        """Return the centre and the scale, each (N, C), that normalise the batch's examples.
+
+        In training, running statistics are updated on the way.
+        """
+        raise NotImplementedError
+
+
+class BatchStatistics:
+    """A member that takes statistics of the batch: in training, and of those that it does not track always.
+
+    Running statistics follow PyTorch's momentum convention: 0.1 is the weight of the new value; `update` says whether
+    they follow now. Where processes train on slices of a batch, `gather` is how they share its statistics; else None.
+    """
+
+    training: bool
+    track: Track
+    update: bool = True
+    gather: Gather | None = None
+
+    @property
+    def takes_batch(self) -> bool:
+        """Whether the batch's own statistics are taken, as things stand."""
+        return self.training or self.track != "all"
+
+
+class GroupNorm(Member):
     """Normalise each example over groups of channels: GN, and with one group LN, with one channel a group IN."""
 
     def __init__(self, channels: int, groups: int, *, affine: bool = True, eps: float = EPS) -> None:
-        super().__init__()
-        self.channels, self.groups, self.eps = channels, groups, eps
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        super().__init__(channels, affine=affine, eps=eps)
+        self.groups = groups
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
 
-    def statistics(self, moments: Moments, *, batch: bool, update: bool, pixels: int) -> Moments:
-        """Return the mean and variance (N, C) that normalise each example."""
+    def normaliser(self, moments: Moments) -> Pair:
         mean, variance = _pool(moments, self.groups)
         size = self.channels // self.groups
-        return _spread(mean, size), _spread(variance, size)
+        return _spread(mean, size), torch.rsqrt(_spread(variance, size) + self.eps)
 
     @property
     def tracked(self) -> dict[str, torch.Tensor]:
@@ -51,52 +98,55 @@ class GroupNorm(nn.Module):
         return f"{self.channels}, groups={self.groups}, affine={self.weight is not None}"
 
 
-class BatchGroupNorm(GroupNorm):
+class BatchGroupNorm(BatchStatistics, GroupNorm):
     """Normalise groups of channels over the whole batch: BGN (Zhou et al. 2020), and with one channel a group BN.
 
-    In training the batch's statistics are used, in evaluation the running ones (PyTorch's momentum convention: 0.1 is
-    the weight of the new value; the running variance is unbiased, and one sample does not divide by zero). Where
-    processes train on slices of a batch, `gather` is how they share its statistics; else None.
+    In training the batch's statistics are used, in evaluation the running ones, but without tracking the test batch's
+    (RobustNorm, Section 3.3). The running variance is unbiased, and one sample does not divide by zero.
     """
 
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-    gather: Gather | None
+    running_mean: torch.Tensor | None
+    running_var: torch.Tensor | None
 
-    def __init__(self, channels: int, groups: int, *, affine: bool = True, eps: float = EPS) -> None:
+    def __init__(
+        self, channels: int, groups: int, *, track: Track = "all", affine: bool = True, eps: float = EPS
+    ) -> None:
         super().__init__(channels, groups, affine=affine, eps=eps)
-        self.update, self.gather = True, None
-        self.register_buffer("running_mean", torch.zeros(groups))
-        self.register_buffer("running_var", torch.ones(groups))
+        self.track = track
+        self.register_buffer("running_mean", torch.zeros(groups) if track == "all" else None)
+        self.register_buffer("running_var", torch.ones(groups) if track == "all" else None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        size = self.channels // self.groups
-        mean, variance = (self.running_mean, self.running_var) if self.update or not self.training else (None, None)
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] * size == 1:
+        size, batch = self.channels // self.groups, self.takes_batch
+        mean, variance = (self.running_mean, self.running_var) if self.update or not batch else (None, None)
+        if batch and x.shape[0] * x.shape[2] * x.shape[3] * size == 1:
             return self._single(x)
         if size == 1:
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, MOMENTUM, self.eps)
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, batch, MOMENTUM, self.eps)
         grouped = x.reshape(x.shape[0], self.groups, size * x.shape[2], x.shape[3])
-        y = F.batch_norm(grouped, mean, variance, None, None, self.training, MOMENTUM, self.eps).view_as(x)
+        y = F.batch_norm(grouped, mean, variance, None, None, batch, MOMENTUM, self.eps).view_as(x)
         if self.weight is None or self.bias is None:
             return y
         scale, shift = self.weight[:, None, None], self.bias[:, None, None]
         return torch.addcmul(shift.to(y.dtype), y, scale.to(y.dtype))
 
-    def statistics(self, moments: Moments, *, batch: bool, update: bool, pixels: int) -> Moments:
-        """Return the mean and variance (N, C) that normalise each example; in training, update the running ones."""
-        n, size = moments[0].shape[0], self.channels // self.groups
-        mean, variance = self.running_mean, self.running_var
-        if batch:
-            groups_mean, groups_variance = _pool(moments, self.groups)
-            mean = groups_mean.mean(0)
-            variance = groups_variance.mean(0) + (groups_mean - mean).square().mean(0)
-            samples: float | torch.Tensor = n * size * pixels
-            if self.gather is not None:
-                mean, variance, samples = _together(self.gather, mean, variance, samples)
-            if update:
-                self._track(mean.detach(), variance.detach(), samples)
-        return _spread(mean, size).expand(n, -1), _spread(variance, size).expand(n, -1)
+    def normaliser(self, moments: Moments) -> Pair:
+        mean, variance = self._batch(moments) if self.takes_batch else (self.running_mean, self.running_var)
+        assert mean is not None and variance is not None
+        n, size = len(moments.mean), self.channels // self.groups
+        return _spread(mean, size).expand(n, -1), torch.rsqrt(_spread(variance, size).expand(n, -1) + self.eps)
+
+    def _batch(self, moments: Moments) -> Pair:
+        """Return the mean and the biased variance (G,) of the batch; in training, update the running ones."""
+        groups_mean, groups_variance = _pool(moments, self.groups)
+        mean = groups_mean.mean(0)
+        variance = groups_variance.mean(0) + (groups_mean - mean).square().mean(0)
+        samples: float | torch.Tensor = len(moments.mean) * (self.channels // self.groups) * moments.pixels
+        if self.gather is not None:
+            mean, variance, samples = _together(self.gather, mean, variance, samples)
+        if self.update:
+            self._track(mean.detach(), variance.detach(), samples)
+        return mean, variance
 
     @property
     def tracked(self) -> dict[str, torch.Tensor]:
@@ -109,6 +159,8 @@ class BatchGroupNorm(GroupNorm):
         return {"mean": mean, "variance": variance}
 
     def _track(self, mean: torch.Tensor, variance: torch.Tensor, samples: float | torch.Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
         more = (samples - 1).clamp_min(1) if isinstance(samples, torch.Tensor) else max(samples - 1, 1)
         unbiased = variance * (samples / more)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
@@ -116,14 +168,84 @@ class BatchGroupNorm(GroupNorm):
 
     def _single(self, x: torch.Tensor) -> torch.Tensor:
         if self.update:
-            self._track(x.detach().view(-1), torch.zeros_like(self.running_var), 1)
+            self._track(x.detach().view(-1), x.new_zeros(self.groups), 1)
         y = x - x  # zero, but still a function of the input: its gradient exists, and is zero
         if self.weight is None or self.bias is None:
             return y
         return torch.addcmul(self.bias[:, None, None].to(y.dtype), y, self.weight[:, None, None].to(y.dtype))
 
 
-_MODULES: dict[str, type[GroupNorm]] = {"example": GroupNorm, "batch": BatchGroupNorm}
+class RobustNorm(BatchStatistics, Member):
+    """Divide each channel by a power of its range over the batch, x - mean over (max - min)^p (RobustNorm, Eq. 14).
+
+    With the least value for a centre and p = 1 it is the pure min-max form (Eq. 11). eps is added outside the power.
+    The mean, the ends of the range and so the gradient are those of the batch, nothing is held constant: the pixels
+    that tie for an end share its gradient, and a channel that is constant becomes its bias, with a gradient of zero.
+    What is tracked (the centre, the range to its power, or the centre alone) is taken from the running values at
+    inference, the rest from the test batch.
+    """
+
+    running_centre: torch.Tensor | None
+    running_range: torch.Tensor | None
+
+    def __init__(
+        self, channels: int, *, power: float, from_mean: bool = True, track: Track = "none", affine: bool = True,
+        eps: float = EPS,
+    ) -> None:
+        super().__init__(channels, affine=affine, eps=eps)
+        self.power, self.from_mean, self.track = power, from_mean, track
+        self.register_buffer("running_centre", None if track == "none" else torch.zeros(channels))
+        self.register_buffer("running_range", torch.ones(channels) if track == "all" else None)
+
+    def normaliser(self, moments: Moments) -> Pair:
+        centre, powered = self._batch(moments) if self.takes_batch else (self.running_centre, self.running_range)
+        if not self.training and self.track == "mean":
+            centre = self.running_centre
+        assert centre is not None and powered is not None
+        scale = torch.where(powered > 0, 1 / (powered + self.eps), 0)
+        return centre.expand_as(moments.mean), scale.expand_as(moments.mean)
+
+    def _batch(self, moments: Moments) -> Pair:
+        """Return the centre (C,) and the range to its power (C,) of the batch; in training, update the running ones."""
+        mean, low, high = moments.mean.mean(0), moments.low, moments.high
+        assert low is not None and high is not None
+        if self.gather is not None:
+            rows = self.gather(torch.cat([mean, low, high, mean.new_full((1,), len(moments.mean))]))
+            means, lows, highs, counts = rows.split([self.channels] * 3 + [1], 1)
+            mean, low, high = (counts * means).sum(0) / counts.sum(), lows.amin(0), highs.amax(0)
+        centre, constant = mean if self.from_mean else low, high <= low
+        # The derivative of a power at 0 is infinite, and where() would multiply it by 0: so no power of 0 is taken.
+        powered = torch.where(constant, 0, torch.where(constant, 1, high - low).pow(self.power))
+        if self.training and self.update:
+            for running, value in ((self.running_centre, centre), (self.running_range, powered)):
+                if running is not None:
+                    running.lerp_(value.detach().to(running.dtype), MOMENTUM)
+        return centre, powered
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, power={self.power}, track={self.track}, affine={self.weight is not None}"
+
+
+class NoNorm(Member):
+    """No norm: the output is the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def normaliser(self, moments: Moments) -> Pair:
+        return torch.zeros_like(moments.mean), torch.ones_like(moments.mean)
+
+
+def _member(of: LayerMember, channels: int, eps: float) -> Member:
+    match of.statistics:
+        case "example":
+            return GroupNorm(channels, of.groups, affine=of.affine, eps=eps)
+        case "batch":
+            return BatchGroupNorm(channels, of.groups, track=of.track, affine=of.affine, eps=eps)
+        case "none":
+            return NoNorm(channels, affine=of.affine, eps=eps)
+    mean = of.statistics == "range"
+    return RobustNorm(channels, power=of.power, from_mean=mean, track=of.track, affine=of.affine, eps=eps)
 
 
 @final
@@ -137,9 +259,7 @@ class Norm(nn.Module):
     def __init__(self, channels: int, members: Sequence[LayerMember], *, name: str = "norm", eps: float = EPS) -> None:
         super().__init__()
         self.channels, self.name, self.eps = channels, name, eps
-        self.members = nn.ModuleList(
-            _MODULES[member.statistics](channels, member.groups, affine=member.affine, eps=eps) for member in members
-        )
+        self.members = nn.ModuleList(_member(member, channels, eps) for member in members)
         self.path: torch.Tensor | int | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,42 +272,34 @@ class Norm(nn.Module):
             return self._whole(x, self.members[self.path])
         return self._mixture(x, list(self.members), self.path)
 
-    def _whole(self, x: torch.Tensor, member: nn.Module) -> torch.Tensor:
+    def _whole(self, x: torch.Tensor, member: Member) -> torch.Tensor:
         """Return a batch that takes one member: by torch's kernel, which knows of no other process's images."""
-        alone = not self.training or getattr(member, "gather", None) is None
-        return member(x) if alone else self._mixture(x, [member], None)
+        split = isinstance(member, BatchStatistics) and member.takes_batch and member.gather is not None
+        return self._mixture(x, [member], None) if split or isinstance(member, RobustNorm) else member(x)
 
-    def _mixture(self, x: torch.Tensor, members: list[nn.Module], path_N: torch.Tensor | None) -> torch.Tensor:
+    def _mixture(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor | None) -> torch.Tensor:
         wide = x if x.dtype is torch.float64 else x.float()
         own = wide.mean((2, 3))
         # Centred by the channel's own mean once, for the variance and the output: nothing cancels where the mean is
         # large, and on a CPU it is ten times as fast as torch.var_mean.
         centred = wide - own[:, :, None, None]
-        left = centred.detach().mean((2, 3))  # what rounding left of the mean; its gradient is zero
-        moments = own + left, (centred - left[:, :, None, None]).square().mean((2, 3))
-        statistics = [
-            member.statistics(moments, batch=self.training, update=self._updates, pixels=x[0, 0].numel())
-            for member in members
-        ]
-        mean = _select([taken[0] for taken in statistics], path_N)
-        variance = _select([taken[1] for taken in statistics], path_N)
+        moments = _moments(wide, own, centred, members)
+        normalisers = [member.normaliser(moments) for member in members]
         # Selected, neither indexed (its backward adds in no fixed order on a GPU) nor one-hot times the rows (a matrix
         # product, which autocast rounds to bfloat16).
-        scale = torch.rsqrt(variance + self.eps) * _select(self._rows(members, "weight", 1.0, wide), path_N)
-        shift = _select(self._rows(members, "bias", 0.0, wide), path_N) + (own - mean) * scale
+        centre = _select([taken[0] for taken in normalisers], path_N)
+        scale = _select([taken[1] for taken in normalisers], path_N)
+        scale = scale * _select(self._rows(members, "weight", 1.0, wide), path_N)
+        shift = _select(self._rows(members, "bias", 0.0, wide), path_N) + (own - centre) * scale
         return torch.addcmul(shift[:, :, None, None], centred, scale[:, :, None, None]).to(x.dtype)
 
     def _rows(
-        self, members: list[nn.Module], parameter: str, neutral: float, like: torch.Tensor
+        self, members: list[Member], parameter: str, neutral: float, like: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return each member's weight or bias (C,), `neutral` for members without; dtype and device as `like`."""
         rows = [getattr(member, parameter) for member in members]
         plain = like.new_full((self.channels,), neutral)
         return [plain if row is None else row.to(like.dtype) for row in rows]
-
-    @property
-    def _updates(self) -> bool:
-        return all(getattr(member, "update", True) for member in self.members)
 
     def _check(self, x: torch.Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != self.channels:
@@ -196,7 +308,7 @@ class Norm(nn.Module):
             )
         pixels = x.shape[2] * x.shape[3]
         for member in self.members:
-            if pixels * (self.channels // member.groups) == 1 and not isinstance(member, BatchGroupNorm):
+            if type(member) is GroupNorm and pixels * (self.channels // member.groups) == 1:
                 raise SpaceError(
                     f"layer {self.name} sees 1x1 pixels, so IN's output would not depend on its input; "
                     "choose a norm with larger groups"
@@ -206,7 +318,7 @@ class Norm(nn.Module):
 def gather_statistics(network: nn.Module, gather: Gather) -> None:
     """Let a network's batch statistics be those of the batches of all processes that call this, each its slice."""
     for module in network.modules():
-        if isinstance(module, BatchGroupNorm):
+        if isinstance(module, BatchStatistics):
             module.gather = gather
 
 
@@ -222,11 +334,26 @@ def _together(
     return mean, (shares * (variances + (means - mean).square())).sum(0), total
 
 
-def _pool(moments: Moments, groups: int) -> Moments:
-    """Pool per-channel moments (N, C) into groups (N, G) by the law of total variance."""
-    if groups == moments[0].shape[1]:  # groups of one channel: many small operations saved
-        return moments
-    mean, variance = (moment.view(moment.shape[0], groups, -1) for moment in moments)
+def _moments(wide: torch.Tensor, own: torch.Tensor, centred: torch.Tensor, members: Sequence[Member]) -> Moments:
+    """Return what the members ask of a batch (N, C, H, W), its channels' means (N, C) and itself without them."""
+    left = centred.detach().mean((2, 3))  # what rounding left of the mean; its gradient is zero
+    grouped = any(isinstance(member, GroupNorm) for member in members)
+    ranged = any(isinstance(member, RobustNorm) and member.takes_batch for member in members)
+    return Moments(
+        mean=own + left,
+        variance=(centred - left[:, :, None, None]).square().mean((2, 3)) if grouped else None,
+        low=wide.amin((0, 2, 3)) if ranged else None,
+        high=wide.amax((0, 2, 3)) if ranged else None,
+        pixels=wide[0, 0].numel(),
+    )
+
+
+def _pool(moments: Moments, groups: int) -> Pair:
+    """Pool per-channel moments (N, C) into the mean and variance of groups (N, G) by the law of total variance."""
+    assert moments.variance is not None
+    if groups == moments.mean.shape[1]:  # groups of one channel: many small operations saved
+        return moments.mean, moments.variance
+    mean, variance = (moment.view(len(moment), groups, -1) for moment in (moments.mean, moments.variance))
     pooled = mean.mean(2)
     # Squared differences, not E[m²] - E[m]²: the latter cancels where the mean is large against the spread.
     return pooled, variance.mean(2) + (mean - pooled[:, :, None]).square().mean(2)
@@ -245,14 +372,16 @@ def _select(rows: list[torch.Tensor], path_N: torch.Tensor | None) -> torch.Tens
     return chosen
 
 
-def start_member(member: GroupNorm, norm: nn.Module) -> None:
+def start_member(member: Member, norm: nn.Module) -> None:
     """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients."""
     for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):
         if own is not None and old is not None:
             own.copy_(old)
             own.requires_grad_(old.requires_grad)
     mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
-    if isinstance(member, BatchGroupNorm) and mean is not None and variance is not None:
+    if not isinstance(member, BatchGroupNorm) or member.running_mean is None or member.running_var is None:
+        return
+    if mean is not None and variance is not None:
         means, variances = mean.view(member.groups, -1), variance.view(member.groups, -1)
         member.running_mean.copy_(means.mean(1))
         member.running_var.copy_(variances.mean(1) + means.var(1, correction=0))

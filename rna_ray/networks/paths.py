@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from rna_ray.networks.norms import BatchGroupNorm, Norm
+from rna_ray.networks.norms import BatchStatistics, Norm
 from rna_ray.networks.spaces import NormLayer, Space
 from rna_ray.randomness import Randomness
 
@@ -102,7 +102,7 @@ def mode(network: nn.Module, name: str) -> Iterator[None]:
     if name not in MODES:
         raise ValueError(f"a network's mode is one of {', '.join(MODES)}, not {name!r}")
     training = {module: module.training for module in network.modules()}
-    tracking = [module for module in network.modules() if isinstance(module, BatchGroupNorm)]
+    tracking = [module for module in network.modules() if isinstance(module, BatchStatistics)]
     updated = [module.update for module in tracking]
     network.train(name != "eval")
     for module in tracking:
