@@ -41,14 +41,15 @@ SCHEMA = pa.schema(
         "seeds": pa.int64(),
     }
 )
-QUANTITIES = ("mean", "variance", "range")
+QUANTITIES = ("mean", "variance", "minimum", "range")
 
 
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     """Return a row for each quantity and channel (panel channel), and for each quantity and network (panel network).
 
     `batch` is the mean over the batches, `difference` the mean absolute one, in units of what inference divides by: the
-    tracked deviation, else the tracked range. `low` and `high` are of `batch`, or of a network's `difference`.
+    tracked deviation, or the range (to its power, as a range always is here). `low` and `high` are of `batch`, or of a
+    network's `difference`.
     """
     rows = ask(connection, "statistics", sweep)
     for row in rows:
@@ -144,6 +145,6 @@ def _off(axes: Axes, rows: Sequence[Row], scale: Sequence[Row], quantities: Sequ
     axes.set_xlim(-0.5, len(quantities) - 0.5)
     ends = [value for row in scale for value in (row["difference"], row["high"]) if value is not None]
     axes.set_ylim(0, 1.1 * max((value for value in ends if isfinite(value)), default=1) or 1)
-    units = [name for name, of in (("deviation", "variance"), ("range", "range")) if of in quantities]
-    axes.set_ylabel(f"difference (tracked {' or '.join(units)}s)")
+    units = [name for name, of in (("deviations", "variance"), ("ranges", "range")) if of in quantities]
+    axes.set_ylabel(f"difference ({' or '.join(units)})")
     axes.grid(True, axis="y")

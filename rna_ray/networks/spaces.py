@@ -147,7 +147,7 @@ class LayerMember:
     @property
     def tracked(self) -> bool:
         """Whether inference takes statistics that were tracked while training."""
-        return self.statistics == "batch"
+        return self.statistics not in ("example", "none") and self.track != "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ import torch
 
 from rna_ray.evaluation.batches import Batch
 from rna_ray.networks.build import Network
-from rna_ray.networks.norms import GroupNorm, Norm
+from rna_ray.networks.norms import BatchStatistics, Norm
 from rna_ray.probes.subject import Rows, Subject, attacked
 
 Values = Mapping[str, torch.Tensor]
-"""Statistics (groups,) by name: mean, variance."""
+"""Statistics (groups,) by name: mean and variance; of RobustNorm mean (or minimum) and range, to its power."""
 
 
 def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
@@ -47,7 +47,7 @@ def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Bat
     return rows
 
 
-def _tracking(network: Network, path: Sequence[int]) -> dict[Norm, GroupNorm]:
+def _tracking(network: Network, path: Sequence[int]) -> dict[Norm, BatchStatistics]:
     """Return the norm layers that track statistics along a path, each with its member there."""
     steps = iter(path)
     members = {
@@ -59,7 +59,7 @@ def _tracking(network: Network, path: Sequence[int]) -> dict[Norm, GroupNorm]:
 
 
 @contextlib.contextmanager
-def _watched(layers: Mapping[Norm, GroupNorm], images: int) -> Iterator[dict[Norm, Values]]:
+def _watched(layers: Mapping[Norm, BatchStatistics], images: int) -> Iterator[dict[Norm, Values]]:
     """Collect the statistics of the first images at each layer that runs inside the block."""
     seen: dict[Norm, Values] = {}
 

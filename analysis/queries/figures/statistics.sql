@@ -1,34 +1,33 @@
 -- A batch's statistics beside the tracked ones, for each network and entry (label) of a sweep ($sweep): panel `channel` has
 -- the mean over the batches for each channel of each seed's network, panel `network` the mean absolute difference over all
--- channels. A difference counts what inference divides by: the tracked deviation (with the norms' eps, 1e-5), else the
--- tracked range; of variances it is that of the deviations. It is null where neither is tracked.
+-- channels. A difference counts what inference divides by: the tracked deviation, or of RobustNorm the range to its power
+-- (the test batch's, where it is not tracked); of variances it is that of the deviations.
 WITH asked AS (
     SELECT unit_id, attack AS label, variant, axes, min(position) AS position
     FROM plans WHERE sweep = $sweep AND kind = 'probe' GROUP BY ALL
 ), held AS (
     SELECT label, training, variant, norm, networks.seed, axes, min(position) AS position, member, layer, x AS channel,
-        y AS batch_from,
-        max(value) FILTER (measure = 'batch_mean') AS batch_mean,
-        max(value) FILTER (measure = 'tracked_mean') AS tracked_mean,
-        max(value) FILTER (measure = 'batch_variance') AS batch_variance,
-        max(value) FILTER (measure = 'tracked_variance') AS tracked_variance,
-        max(value) FILTER (measure = 'batch_range') AS batch_range,
-        max(value) FILTER (measure = 'tracked_range') AS tracked_range,
-        coalesce(sqrt(tracked_variance + 1e-5), tracked_range) AS unit
+        y AS batch_from, split_part(measure, '_', 2) AS quantity,
+        max(value) FILTER (starts_with(measure, 'batch_')) AS batch,
+        max(value) FILTER (starts_with(measure, 'tracked_')) AS tracked
     FROM asked JOIN measures USING (unit_id) JOIN networks ON networks.id = measures.network_id
     WHERE probe = 'statistics'
-    GROUP BY label, training, variant, norm, networks.seed, axes, member, layer, x, y
+    GROUP BY ALL
+), divided AS (  -- both divisors have the norms' eps
+    SELECT *, coalesce(
+            sqrt(max(tracked) FILTER (quantity = 'variance') OVER here + 1e-5),
+            max(coalesce(tracked, batch)) FILTER (quantity = 'range') OVER here + 1e-5
+        ) AS unit
+    FROM held WINDOW here AS (PARTITION BY label, variant, axes, member, layer, channel, batch_from)
 ), compared AS (
-    SELECT 'mean' AS quantity, *, batch_mean AS batch, tracked_mean AS tracked,
-        abs(batch_mean - tracked_mean) / unit AS difference FROM held
-    UNION ALL
-    SELECT 'variance', *, batch_variance, tracked_variance, abs(sqrt(batch_variance + 1e-5) - unit) / unit FROM held
-    UNION ALL
-    SELECT 'range', *, batch_range, tracked_range, abs(batch_range - tracked_range) / unit FROM held
+    SELECT *,
+        CASE quantity WHEN 'variance' THEN abs(sqrt(batch + 1e-5) - unit) ELSE abs(batch - tracked) END / unit
+            AS difference
+    FROM divided WHERE batch IS NOT NULL AND tracked IS NOT NULL
 ), by_batch AS (  -- seeds averaged within each batch, of the same images
     SELECT quantity, label, training, variant, norm, member, batch_from, min(position) AS position,
         avg(difference) AS difference, count(DISTINCT axes) AS seeds
-    FROM compared WHERE tracked IS NOT NULL AND batch IS NOT NULL GROUP BY ALL
+    FROM compared GROUP BY ALL
 ), images AS (
     SELECT label, variant, max(n) AS n FROM (
         SELECT label, variant, axes, sum(stop - start)::BIGINT AS n
@@ -39,7 +38,7 @@ WITH asked AS (
         min(position) AS position, max(tracked) AS tracked, round(avg(batch), 12) AS batch,
         round(stddev_samp(batch) / sqrt(count(*)), 12) AS standard_error, round(avg(difference), 12) AS difference,
         count(*) AS batches, 1 AS seeds
-    FROM compared WHERE tracked IS NOT NULL AND batch IS NOT NULL
+    FROM compared
     GROUP BY quantity, label, training, variant, norm, axes, seed, member, layer, channel
     UNION ALL
     SELECT 'network', quantity, label, training, variant, norm, NULL, member, NULL, NULL,

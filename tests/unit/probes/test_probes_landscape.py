@@ -60,10 +60,12 @@ def test_the_plane_is_even_and_around_the_weights(points: int, radius: float, ex
     assert all(offsets(radius=0.7, points=odd)[odd // 2] == 0 for odd in range(3, 60, 2))  # exactly
 
 
-@pytest.mark.parametrize("how", ["eval", "train_frozen"])
-def test_each_point_is_the_answer_of_a_network_whose_weights_were_moved(how: str) -> None:
-    """Also where images share the statistics of their batch, which `train_frozen` takes."""
-    made = network("BN")
+@pytest.mark.parametrize(
+    ("norm", "how"), [("BN", "eval"), ("BN", "train_frozen"), ("BN(track=false)", "eval"), ("RN", "eval")]
+)
+def test_each_point_is_the_answer_of_a_network_whose_weights_were_moved(norm: str, how: str) -> None:
+    """Also where images share the statistics of their batch, in a mode or always."""
+    made = network(norm)
     before = {name: value.clone() for name, value in made.state_dict().items()}
     plane = [direction(made, RANDOM, axis) for axis in ("first", "second")]
     with mode(made, how):
@@ -75,7 +77,7 @@ def test_each_point_is_the_answer_of_a_network_whose_weights_were_moved(how: str
                 other = moved(made, steps)
                 torch.testing.assert_close(logits, other(BATCH.x), msg=lambda text, at=steps: f"at {at}: {text}")
             assert torch.equal(found[0.0, 0.0], made(BATCH.x))
-            if how == "train_frozen":
+            if (norm, how) != ("BN", "eval"):
                 assert not torch.allclose(moved(made, (0.5, 0.0))(BATCH.x[:4]), found[0.5, 0.0][:4])
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 

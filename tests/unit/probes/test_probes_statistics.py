@@ -9,7 +9,7 @@ import torch
 from probes_base import PGD, network, probed, split, unit
 
 from rna_ray.networks.build import Network
-from rna_ray.networks.norms import BatchGroupNorm, GroupNorm, Norm
+from rna_ray.networks.norms import BatchGroupNorm, GroupNorm, NoNorm, Norm, RobustNorm
 from rna_ray.probes.probe import Probed
 from rna_ray.randomness import Randomness
 
@@ -115,7 +115,8 @@ def test_attacked_images_shift_what_the_layers_see() -> None:
 
 def test_a_norm_says_what_it_tracks_and_measures_the_like_of_a_batch() -> None:
     x = Randomness("x").normal("x", torch.arange(6), (8, 5, 5)).double()
-    assert GroupNorm(8, 2).tracked == {}
+    without = GroupNorm(8, 2), BatchGroupNorm(8, 2, track="none"), NoNorm(8, affine=False, eps=0)
+    assert [norm.tracked for norm in without] == [{}, {}, {}]
     norm = BatchGroupNorm(8, 4)
     norm.running_mean[2] = 7
     assert set(norm.tracked) == set(norm.measured(x)) == {"mean", "variance"}
@@ -123,3 +124,27 @@ def test_a_norm_says_what_it_tracks_and_measures_the_like_of_a_batch() -> None:
     grouped = x.view(6, 4, 50).transpose(0, 1).flatten(1)
     torch.testing.assert_close(norm.measured(x)["mean"], grouped.mean(1))
     torch.testing.assert_close(norm.measured(x)["variance"], grouped.var(1))  # unbiased, as the tracked one is
+
+
+def test_robust_norms_track_a_centre_and_a_range_to_its_power() -> None:
+    x = Randomness("x").normal("x", torch.arange(6), (8, 5, 5)).double()
+    flat = x.transpose(0, 1).flatten(1)
+    powered = (flat.amax(1) - flat.amin(1)) ** 0.2
+    for from_mean, name, centre in ((True, "mean", flat.mean(1)), (False, "minimum", flat.amin(1))):
+        norm = RobustNorm(8, power=0.2, from_mean=from_mean, track="all")
+        assert set(norm.tracked) == {name, "range"}
+        torch.testing.assert_close(norm.measured(x), {name: centre, "range": powered})
+    assert set(RobustNorm(8, power=0.2, track="mean").tracked) == {"mean"}
+    assert RobustNorm(8, power=0.2).tracked == {}
+
+
+@pytest.mark.parametrize(("norm", "names"), [("RN(track=true)", {"mean", "range"}), ("RN(track=mean)", {"mean"})])
+def test_a_tracked_robust_norm_is_compared_too(norm: str, names: set[str]) -> None:
+    made = network(f"{norm}+RN+BN(track=false)")
+    found = probed(unit("statistics", (0, 4), **NATURAL), made)
+    assert {row["member"] for row in found.rows.measures} == {norm}
+    measures = {row["measure"] for row in found.rows.measures}
+    assert measures == {"batch_mean", "batch_range", *(f"tracked_{name}" for name in names)}
+    given = made.body.conv((X[:4] - made.mean) / made.std).detach().double().transpose(0, 1).flatten(1)
+    powered = (given.amax(1) - given.amin(1)) ** 0.2
+    assert values(found, measure="batch_range", layer="norm") == pytest.approx(powered.tolist(), rel=1e-5)

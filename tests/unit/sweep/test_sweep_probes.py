@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -212,6 +213,18 @@ def test_statistics_take_whole_batches_of_networks_that_track_some(planned: Plan
     with pytest.raises(SweepError, match=r"probes\.0\.probe: statistics follows paths .* imported network \(A\)"):
         planned(THREE, *IMPORTED, "probes=[{probe: statistics}]")
     assert len(planned(THREE, *IMPORTED, "probes=[{probe: landscape}]").probes) == 2
+
+
+@pytest.mark.parametrize("norm", ["RN", "BN(track=false)", "MinMax", "none", "LN", "IN+RN"])
+def test_norms_without_tracked_statistics_have_none_to_compare(planned: Planned, norm: str) -> None:
+    with pytest.raises(SweepError, match=f"and {re.escape(norm)} tracks nothing"):
+        planned(THREE, f"variants={{A: {{network.norm: '{norm}'}}}}", "probes=[{probe: statistics}]")
+
+
+@pytest.mark.parametrize("norm", ["BN", "BGN2", "RN(track=true)", "RN(track=mean)", "BN+RN"])
+def test_norms_with_tracked_statistics_are_compared(planned: Planned, norm: str) -> None:
+    plan = planned(THREE, f"variants={{A: {{network.norm: '{norm}'}}}}", "probes=[{probe: statistics}]")
+    assert len(probes(plan)) == 3
 
 
 def unit_of(plan: Plan, unit_id: str) -> dict[str, Any]:
