@@ -156,10 +156,14 @@ def _shared(columns: Columns) -> Iterator[str]:
     def those(holds: Callable[[Cell], bool]) -> str:
         return ", ".join(name for name, held in named.items() if any(holds(cell) for cell in held))
 
-    if names := those(lambda cell: cell.shared):
-        single = those(lambda cell: cell.alone)
-        alone = f" (in {single}, all images count as one example)" if single else ""
+    single = those(lambda cell: cell.alone)
+    alone = f" (in {single}, all images count as one example)" if single else ""
+    if names := those(lambda cell: cell.shared and bool(cell.shared_paths)):
         yield f"Images of a batch share a draw in {names}: the intervals include its chance{alone}."
+    if together := [cell for held in columns.values() for cell in held if cell.batch_statistics]:
+        variants = ", ".join(dict.fromkeys(cell.variant for cell in together))
+        sizes = " or ".join(str(size) for size in sorted({cell.batch_statistics or 0 for cell in together}))
+        yield f"Answers take statistics of the batch of {sizes} in {variants}: the intervals are over batches{alone}."
     if names := those(lambda cell: bool(cell.regrouped) and not cell.shared and cell.knowledge != "enumerate"):
         yield f"Images of a batch were attacked on the same draws in {names}: their chance is not in the intervals."
     if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):

@@ -30,6 +30,7 @@ BALLS = {"linf": "\N{SCRIPT SMALL L}∞", "l2": "\N{SCRIPT SMALL L}₂"}
 class Cell:
     """One row of queries/ablation.sql with its 95 % interval; accuracies in [0, 1], None where there are no rows yet.
 
+    batch_statistics is the number of images in a batch whose statistics its answers took, None where they took none;
     se_paths and se_examples are the standard errors that the paths and the examples leave, None where one draw cannot
     tell them apart; seed_sd is the standard deviation over seeds, and in no interval.
     """
@@ -62,12 +63,13 @@ class Cell:
     checkpoint: str | None
     shared_paths: bool | None
     regrouped: bool | None
+    batch_statistics: int | None
 
     # From here on for computing, not for printing: left out of csv and json.
     number: int = field(repr=False)
     """Of the cell, in the tables of queries/scores.sql."""
     shared: bool = field(repr=False)
-    """Whether the images of a batch were answered on one path."""
+    """Whether the images of a batch were answered on one path, or with statistics of that batch."""
     random: bool = field(repr=False)
     """Whether the network may answer an image in more than one way."""
     paths: Variance | None = field(repr=False)

@@ -19,6 +19,7 @@ WITH trained AS (
         max(draws) AS draws, any_value(eps_255) AS eps_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
+        max(batch) FILTER (batch_statistics) AS batch_statistics,
         bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
     GROUP BY ALL
@@ -61,7 +62,7 @@ SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
     missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
     paths_error, coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
     CASE WHEN unbounded THEN median_l2 END AS median_l2, CASE WHEN unbounded THEN median_linf END AS median_linf,
-    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, learned, classes
+    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, learned, classes
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)
     LEFT JOIN seed_spread USING (cell, answer)

@@ -22,13 +22,15 @@ WITH named AS (
 )
 SELECT *, dense_rank() OVER (ORDER BY variant, attack, knowledge, nth) AS cell FROM named;
 
+-- Images of a batch hang together (shared) where they share a path, or statistics of the batch.
 -- Natural rows score the clean image. Under `fixed`, an attack along one path a batch is answered on that path.
 -- learned: the natural score over fresh draws, whatever the answer.
 -- path_variance: the variance of the score over paths; null where it is not known, as it is not from one draw.
 CREATE OR REPLACE TEMP TABLE scores AS
 WITH how AS (
     SELECT unit_id, start, greatest(batch, 1) AS batch,
-        path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed') AS shared,
+        path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed')
+            OR coalesce(batch_statistics, false) AS shared,
         -- What was seen goes before what was described: an imported network of many paths describes none.
         coalesce(NOT random_output, log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) AS one_path
     FROM evaluations LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) USING (network_id)

@@ -73,7 +73,8 @@ class Passes:
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
         # A network that draws by itself may do so once a pass: k draws in one batch would be one.
-        self.separate = separate or network.draws_globally or (shared and bool(network.paths.sizes))
+        alone = separate or network.batch_dependent or network.draws_globally
+        self.separate = alone or (shared and bool(network.paths.sizes))
         self.drew_globally: bool | None = None
         """Whether a pass drew from a global generator since this was set to False; None where nobody looks."""
 

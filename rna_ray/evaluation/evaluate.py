@@ -31,6 +31,8 @@ class Evaluated:
     columns: dict[str, list[Any]]
     behaviour: Behaviour
     path_sharing: Sharing
+    batch_statistics: bool
+    """Whether images are answered with statistics of their batch, so that they hang together."""
     notes: tuple[str, ...] = ()
 
 
@@ -62,7 +64,8 @@ def evaluate(
     assert behaviour is not None
     # A network that draws by itself may do so once for a whole batch, so nothing less can be taken for independent.
     shared = "batch" if behaviour.global_generator or not behaviour.repeats else sharing
-    return Evaluated(columns, behaviour, shared, tuple(notes))
+    together = settings["eval"] != "eval" or network.batch_dependent
+    return Evaluated(columns, behaviour, shared, together, tuple(notes))
 
 
 def path_sharing(settings: Settings, network: Network) -> Sharing:

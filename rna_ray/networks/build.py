@@ -11,7 +11,7 @@ from torch import nn
 
 from rna_ray.networks import describe
 from rna_ray.networks.activation import ACTIVATIONS
-from rna_ray.networks.norms import Norm
+from rna_ray.networks.norms import BatchStatistics, Norm
 from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
 
@@ -36,6 +36,11 @@ class Network(nn.Module):
         self.body, self.paths, self.draws_globally = body, paths, draws_globally
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an image's logits hang on the others of its batch at inference too."""
+        return any(isinstance(module, BatchStatistics) and module.track != "all" for module in self.modules())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body((x - self.mean) / self.std)

@@ -211,8 +211,11 @@ def _their_kind(member: Member, *, batch_norm: bool) -> str:
         return "bn"
     if member == _IN:
         return "in"
-    if not member.affine:
-        raise CheckpointError(f"norm {member} is none of the RNA authors': all have weights but IN(affine=false)")
+    if not member.affine or member.statistics not in ("batch", "example") or member.track != "all":
+        raise CheckpointError(
+            f"norm {member} is none of the RNA authors': theirs are BN, GN and BGN, all with weights, and "
+            "IN(affine=false)"
+        )
     return "gbn" if member.statistics == "batch" else "gn"
 
 

@@ -32,7 +32,7 @@ Statistics = Literal["batch", "example", "minmax", "none", "range"]
 Track = Literal["all", "mean", "none"]
 """Which of a batch's statistics are tracked while training, to stand in for those of a test batch."""
 
-_MOST_POWER = 2.0
+_MOST_POWER, _DECIMALS = 2.0, 6
 _TRACKS: dict[Track, str] = {"all": "true", "mean": "mean", "none": "false"}
 
 
@@ -60,7 +60,7 @@ class _Family:
     @property
     def known(self) -> str:
         """The options that it takes, in words."""
-        power = [] if self.power is None else [f"p=NUMBER above 0 up to {_MOST_POWER:g}"]
+        power = [] if self.power is None else [f"p=NUMBER above 0 up to {_MOST_POWER:g}, of up to {_DECIMALS} decimals"]
         return ", ".join([*self.options, *power]) or "none"
 
 
@@ -122,9 +122,10 @@ class Member:
     def _options(self) -> dict[str, bool]:
         """The options that give this norm, and whether each must be stated."""
         family = next(family for family in _FAMILIES.values() if family.statistics == self.statistics)
+        power = f"{self.power:.{_DECIMALS}f}".rstrip("0").rstrip(".")
         return {
             "affine=false": family.affine and not self.affine,
-            f"p={self.power:g}": family.power is not None and self.power != family.power,
+            f"p={power}": family.power is not None and self.power != family.power,
             f"track={_TRACKS[self.track]}": self.track != family.tracks[0],
         }
 
@@ -292,7 +293,7 @@ def _options(text: str, match: re.Match[str], start: int) -> dict[str, Any]:
 
 def _power(value: str) -> dict[str, float] | None:
     """Return the power that a text says, None where it says none."""
-    number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else 0.0
+    number = float(value) if re.fullmatch(rf"\d+(\.\d{{1,{_DECIMALS}}})?", value) else 0.0
     return {"power": number} if 0 < number <= _MOST_POWER else None
 
 

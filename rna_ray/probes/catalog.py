@@ -34,6 +34,10 @@ class Extent:
     """Its norm layers where a member takes tracked statistics at inference."""
     layer_based: bool
     """Whether one draw serves all layers."""
+    batch_dependent: bool
+    """Whether an image's answer hangs on the others of its batch."""
+    other: str | None
+    """A member of its space that takes other statistics than the moments of its groups, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ class Probe(Named):
     """Whether it measures batches and no examples, so that the last one must not be smaller."""
     precision: Literal["fp32", "fp64"] | None = None
     """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
+    each: bool = False
+    """Whether it looks at each image by itself, so that it is refused for networks whose answers hang on a batch."""
     parts: Callable[[Settings, Extent], Sequence[Settings]] | None = None
     """For probes of one network along paths that planning must know: the settings of each unit; SweepError for what
     does not fit the network. Unlike others, such a probe is refused for an imported network."""
@@ -153,6 +159,16 @@ def _gradients(settings: Settings, extent: Extent | None) -> tuple[float, float]
     return (3, 3) if extent is None or settings["between"] == "networks" else (3 * extent.members, 0)
 
 
+def _moments(settings: Settings, extent: Extent) -> Sequence[Settings]:
+    """Return the settings, for a network of whose norms Eq. 5 and 6 speak."""
+    if extent.other is not None:
+        raise SweepError(
+            f"probe: smoothness compares with Eq. 5 and 6, of GN and BGN, and {extent.other} of {extent.norm} is "
+            "neither; say with `only` for which other variants this entry is"
+        )
+    return (settings,)
+
+
 def _layers(settings: Settings, extent: Extent | None) -> tuple[float, float]:
     """Return the passes of two Hessian-vector products at each norm layer, of which half the network lies above."""
     return (0, 0) if extent is None else (extent.members * (5 + 6 * extent.layers), 0)
@@ -228,6 +244,7 @@ _RECORDS = (
         label="surface",
         examples=16,
         precision="fp32",
+        each=True,
         passes=lambda settings, extent: (settings["points"] ** 2 + 9, 0),
     ),
     Probe(
@@ -238,7 +255,8 @@ _RECORDS = (
         label="smoothness",
         examples=200,
         precision="fp64",
-        parts=lambda settings, extent: (settings,),
+        each=True,
+        parts=_moments,
         passes=_layers,
     ),
     Probe(
@@ -260,6 +278,7 @@ _RECORDS = (
         scope=lambda settings: "pair" if settings["between"] == "networks" else "network",
         label="bound-{between}",
         precision="fp32",
+        each=True,
         parts=_similar,
         passes=_bounded,
     ),

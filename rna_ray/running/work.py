@@ -212,6 +212,7 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
         **vars(found.behaviour),
         "flags": canonical(found.notes) if found.notes else None,
         "path_sharing": found.path_sharing,
+        "batch_statistics": found.batch_statistics,
         "settings": canonical(settings),
         **provenance(
             job, started, device=device, precision=settings["precision"], compiled=forward is not network,

@@ -120,6 +120,8 @@ _EVALUATIONS = (
     _column("repeats", _BOOL, "Whether the same draw gave the same logits twice.", optional=True),
     _column("flags", _TEXT, "What else there is to say of the attack, as JSON.", optional=True),
     _column("path_sharing", _TEXT, "example: a path each; batch: one a batch; attack: one a batch, for the attack."),
+    _column("batch_statistics", _BOOL, "Whether answers took statistics of the batch: its images hang together.",
+            optional=True),
     SETTINGS,
     *PROVENANCE,
 )

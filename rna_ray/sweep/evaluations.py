@@ -57,11 +57,9 @@ def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dic
             f"eval: {entry.eval} may change what an imported network ({one.variant.label}) remembers of batches; write "
             "eval, or say with `only` for which other variants this entry is"
         )
-    if entry.eval != "eval" and record.name in catalog.REGROUPING:
-        raise SweepError(
-            f"eval: {entry.eval} takes each batch's statistics, and {record.name} attacks parts of a batch; write eval"
-        )
     weights, examples = checkpoint(entry, network), count(entry, info)
+    if entry.eval != "eval" or one.batch_dependent:
+        _check_whole_batches(entry, one, examples)
     shared = {
         "network": network.id,
         "checkpoint": weights,
@@ -128,6 +126,23 @@ def checkpoint(entry: Entry, network: Unit) -> str:
     if entry.checkpoint == "best" and not network.settings["data"]["held_out"]:
         raise SweepError("checkpoint: best is chosen on held-out images, but data.held_out is 0; write last")
     return entry.checkpoint
+
+
+def _check_whole_batches(entry: Evaluation, one: Found, examples: int) -> None:
+    """Refuse what would regroup the images of a network that answers with statistics of their batch, or shrink it."""
+    if entry.eval != "eval":
+        who, instead = f"eval: {entry.eval}", "write eval"
+    else:
+        who = f"attack: {one.unit.settings['network']['norm']} of {one.variant.label!r}"
+        instead = "say with `only` for which other variants this entry is"
+    if entry.record.name in catalog.REGROUPING:
+        name = entry.record.name
+        raise SweepError(f"{who} takes each batch's statistics, and {name} attacks parts of a batch; {instead}")
+    if examples % entry.batch:
+        raise SweepError(
+            f"{who} takes each batch's statistics, so that none may shrink, and {examples} examples are no whole "
+            f"batches of {entry.batch}; allowed are multiples of it"
+        )
 
 
 def _check(record: catalog.Attack, knowledge: str) -> None:

@@ -47,6 +47,11 @@ class Found:
     """The norms of a network of ours, at the layers of its description; nothing is known of an imported one's."""
     layers: tuple[spaces.NormLayer, ...] = ()
 
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an image's answer hangs on the others of its batch; an imported network is refused for that."""
+        return self.space is not None and self.space.batch_dependent(self.layers)
+
 
 def found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     """Return a variant's network; what does not fit together is a UserError that names the variant."""
@@ -84,6 +89,11 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         batch = min(trained["training"]["batch"], trained["data"]["train_examples"])
         if (workers := spec.resources.train.processes) > batch:
             raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for less")
+        if space.batch_dependent(described.layers) and given.data.held_out % batch:
+            raise SweepError(
+                f"data.held_out: {given.data.held_out} images are no whole batches of training.batch, {batch}, and "
+                f"{space.canonical} answers with statistics of the batch; allowed are multiples of it"
+            )
         unit = units.train({**settings, **trained})
         macs = cost.training(unit.settings, described.macs)
     return Found(

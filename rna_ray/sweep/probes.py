@@ -45,6 +45,7 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
             "more with `only`"
         )
     for source, one in whom:
+        _check_batches(entry, record, label, (one,) if source is None else (source, one))
         settings = evaluations.settled(entry, (source or one).attack)
         for part in _parts(record, settings, one) if source is None else [settings]:
             cut = _units(entry, record, part, source, one)
@@ -56,6 +57,24 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
                 evaluation=next(iter(cut)).settings["evaluation"],
                 units=tuple(unit.id for unit in cut),
             ), cut  # fmt: skip
+
+
+def _check_batches(entry: Probe, record: catalog.Probe, label: str, about: Sequence[Found]) -> None:
+    """Refuse what would measure a network on other batches than those that it answers for."""
+    dependent = next((one for one in about if one.batch_dependent), None)
+    if dependent is None:
+        return
+    who = f"{dependent.unit.settings['network']['norm']} of {dependent.variant.label!r}"
+    if record.each:
+        raise SweepError(
+            f"probe: {label} looks at each image by itself, and {who} answers with statistics of a batch; say with "
+            "`only` for which other variants this entry is"
+        )
+    if (examples := evaluations.count(entry, dependent.info, record.examples)) % entry.batch:
+        raise SweepError(
+            f"probe: {who} answers with statistics of a batch, so that none may shrink, and {examples} examples are no "
+            f"whole batches of {entry.batch}; allowed are multiples of it"
+        )
 
 
 def _whom(scope: Scope, found: Sequence[Found]) -> Iterator[tuple[Found | None, Found]]:
@@ -96,6 +115,8 @@ def extent_of(one: Found) -> Extent | None:
         random_layers=sum(size > 1 for size in sizes),
         tracked_layers=sum(any(member.tracked for member in one.space.at(layer)) for layer in one.layers),
         layer_based=one.unit.settings["network"]["layer_based"],
+        batch_dependent=one.batch_dependent,
+        other=next((str(norm) for norm in one.space.members if norm.statistics not in ("batch", "example")), None),
     )
 
 

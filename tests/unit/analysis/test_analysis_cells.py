@@ -130,6 +130,19 @@ def test_one_shared_draw_leaves_what_batches_show(book) -> None:
     assert found["several", "expected"].se_paths is found["several", "expected"].se_examples is None
 
 
+def test_answers_of_batch_statistics_are_the_clusters_of_their_batch(book) -> None:
+    right = [1] * 10 + [0] * 10 + [1] * 9 + [0] * 1
+    book.cell("together", "pgd", "fixed", [right], batch_statistics=True, batch=10)
+    book.cell("one", "pgd", "fixed", [right], batch_statistics=True, batch=30)
+    book.cell("alone", "pgd", "fixed", [right], batch_statistics=False, batch=10)
+    found = cells(book.close())
+    interval = {key[0]: (cell.low, cell.high, cell.batch_statistics) for key, cell in found.items()}
+    batches = batch_variance([(10, 10), (0, 10), (9, 10)])
+    assert interval["together"] == pytest.approx((*mean_interval(19 / 30, 30, batches=batches), 10))
+    assert interval["one"] == pytest.approx((*mean_interval(19 / 30, 1), 30))
+    assert interval["alone"] == pytest.approx((*mean_interval(19 / 30, 30), None))
+
+
 def test_an_attack_along_one_draw_is_shared_only_where_its_draw_answers(book) -> None:
     for knowledge in ("transfer", "fixed"):
         book.cell(knowledge, "autoattack", knowledge, [[1, 0, 1, 1]], path_sharing="attack")

@@ -18,7 +18,8 @@ from rna_ray.attacks.expectation import Draws, Passes
 from rna_ray.data import Split
 from rna_ray.evaluation.behaviour import LOOKS
 from rna_ray.evaluation.evaluate import evaluate
-from rna_ray.networks.paths import random_layers
+from rna_ray.networks.paths import following, mode, random_layers
+from rna_ray.randomness import Randomness
 from rna_ray.store.records import SCHEMAS
 
 ASKED = [
@@ -190,6 +191,37 @@ def test_which_images_share_a_path_is_said(norm: str, paths: str, attack: str, e
     options = {"attack_queries": 5} if attack == "square" else {}
     found = evaluated(network(norm), attack=attack, paths=paths, knowledge="fixed", draws=1, **options)
     assert found.path_sharing == expected
+
+
+def test_answers_of_batch_statistics_are_those_of_whole_batches() -> None:
+    made, images = network("RN+BN(track=false)"), split()
+    found = evaluated(made, images, attack="natural", draws=2, examples=(0, 8))
+    assert found.batch_statistics and found.path_sharing == "example"
+    x = torch.from_numpy(images.images[:8]).float() / 255
+    defence_paths = [
+        made.paths.draw(Randomness("unit"), "defend/natural", torch.arange(start, start + 4), draw=draw)
+        for start in (0, 4) for draw in (0, 1)
+    ]  # fmt: skip
+    with mode(made, "eval"), torch.no_grad():
+        answers = []
+        for index, path in enumerate(defence_paths):
+            with following(made, path):
+                answers.append(made(x[index // 2 * 4 : index // 2 * 4 + 4]).argmax(1))
+    wanted = torch.cat([torch.stack(answers[:2], 1), torch.stack(answers[2:], 1)])
+    assert found.columns["natural_predictions"] == wanted.tolist()
+    assert not evaluated(network("BN+RN(track=true)"), attack="natural").batch_statistics
+    assert evaluated(network("BN"), attack="natural", eval="train_frozen").batch_statistics
+
+
+@pytest.mark.parametrize(("norm", "separate"), [("RN+BN", True), ("BN+IN", False)])
+def test_draws_of_batch_statistics_are_batches_of_their_own(
+    norm: str, separate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    made = network(norm)
+    monkeypatch.setattr(made, "forward", lambda x: seen.append(len(x)) or type(made).forward(made, x))
+    evaluated(made, knowledge="eot-3", draws=3)
+    assert (set(seen) == {4}) is separate
 
 
 def test_no_attack_changes_nothing_and_answers_on_fresh_draws() -> None:

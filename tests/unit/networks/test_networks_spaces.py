@@ -15,12 +15,18 @@ from rna_ray.networks.spaces import LayerMember, NormLayer, parse
 powers = st.integers(0, 6).map(lambda power: 1 << power)
 ranges = st.tuples(powers, powers).map(sorted).map(lambda pair: f"[{pair[0]}-{pair[1]}]")
 options = st.sampled_from(["", "(affine=false)", "(affine=true)", "(affine = false)"])
-whole = st.tuples(st.sampled_from(["BN", "IN", "LN"]), options).map("".join)
+whole = st.tuples(st.sampled_from(["BN", "IN", "LN", "RN", "MinMax"]), options).map("".join)
+tracked = st.tuples(
+    st.sampled_from(["BN", "BGN32", "BGN[1-4]", "RN", "MinMax"]),
+    st.sampled_from(["(track=false)", "(affine=false, track = true)"]),
+).map("".join)
+robust = st.tuples(st.floats(1e-6, 2).map(lambda p: f"p={p:.6f}"), st.sampled_from(["", ",track=mean", ",track=true"]))
+powered = robust.map(lambda stated: f"RN({''.join(stated)})")
 counted = st.tuples(st.sampled_from(["GN", "BGN"]), st.integers(1, 64).map(str), options).map("".join)
 sized = st.tuples(st.sampled_from(["GN", "BGN"]), st.one_of(ranges, powers.map(lambda s: f"[{s}]")), options).map(
     "".join
 )
-terms = st.one_of(whole, counted, sized)
+terms = st.one_of(whole, counted, sized, tracked, powered, st.just("none"))
 spaces = st.lists(terms, min_size=1, max_size=5)
 
 
@@ -56,6 +62,11 @@ def test_order_repetition_and_blanks_do_not_matter(pair: tuple[list[str], list[s
         ("GN+GN[2-4](affine=false)", "GN[2]+GN[4]+GN[2](affine=false)+GN[4](affine=false)"),
         ("BN(affine=true)", "BN"),
         ("GN32", "GN32"),
+        ("RN(p=0.20)", "RN"),
+        ("RN(track=false)", "RN"),
+        ("MinMax(track=true, affine=true)", "MinMax(track=true)"),
+        ("BN(track=true)", "BN"),
+        ("BGN[1](track=false)+none", "none+BN(track=false)"),
         ("GN[1-64]", "+".join(["IN"] + [f"GN[{1 << p}]" for p in range(1, 7)])),
     ],
 )
@@ -68,6 +79,17 @@ def test_canonical_names() -> None:
     assert parse("IN+BN").canonical == "BN+IN"
     assert parse("BGN+GN[1-4]").canonical == "BN+BGN[2]+BGN[4]+IN+GN[2]+GN[4]"
     assert parse("IN(affine=false)").canonical == "IN(affine=false)"
+    assert parse("none+RN(track=mean,p=0.5)+MinMax+BN").canonical == "BN+MinMax+none+RN(p=0.5,track=mean)"
+    assert parse("BGN32(track=false,affine=false)").canonical == "BGN32(affine=false,track=false)"
+
+
+@pytest.mark.parametrize(
+    ("space", "dependent"),
+    [("BN+IN", False), ("none", False), ("RN", True), ("BN(track=false)+BN", True), ("RN(track=mean)", True),
+     ("RN(track=true)+MinMax(track=true)", False), ("GN32", False)],
+)  # fmt: skip
+def test_a_space_is_batch_dependent_where_a_statistic_is_not_tracked(space: str, dependent: bool) -> None:
+    assert parse(space).batch_dependent([layer()]) is dependent
 
 
 @pytest.mark.parametrize(
@@ -96,6 +118,17 @@ def test_canonical_names() -> None:
         ("BN(affine=false", 3, "unknown"),
         ("GN[4](track)", 6, "unknown"),
         ("bn", 1, "unknown norm 'bn'"),
+        ("RN(p=0)", 3, "RN knows affine=true, affine=false, track=false, track=true, track=mean, p=NUMBER above 0"),
+        ("RN(p=2.1)", 3, "unknown"),
+        ("RN(p=1e-1)", 3, "unknown"),
+        ("RN(p=0.1234567)", 3, "of up to 6 decimals"),
+        ("RN(p=1,p=0.5)", 3, "each once"),
+        ("BN(track=mean)", 3, "unknown"),
+        ("BN(p=1)", 3, "unknown"),
+        ("IN(track=true)", 3, "IN knows affine=true, affine=false, each once"),
+        ("BN+none(affine=true)", 8, "none knows none"),
+        ("RN4", 3, "RN takes neither"),
+        ("minmax", 1, "did you mean 'MinMax'"),
     ],
 )
 def test_an_error_points_at_its_character(text: str, character: int, says: str) -> None:

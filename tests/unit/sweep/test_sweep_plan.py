@@ -332,6 +332,36 @@ def test_statistics_of_a_batch_and_an_attack_that_regroups_it_do_not_go_together
     assert evaluates(planned(BASE, frozen))[0]["eval"] == "train_frozen"
 
 
+def test_networks_of_batch_statistics_are_attacked_and_measured_in_whole_batches(planned: Planned) -> None:
+    robust = "network.norm=RN+BN"
+    assert evaluates(planned(BASE, robust))[0]["batch"] == 100
+    for setting, sentence in {
+        "evaluation.0.attack=square": (
+            "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics, and square attacks parts of a batch; "
+            "say with `only` for which other variants this entry is"
+        ),
+        "evaluation.0.examples=150": (
+            "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics, so that none may shrink, and 150 "
+            "examples are no whole batches of 100; allowed are multiples of it"
+        ),
+        "evaluation.0.examples=50": "evaluation.0.attack: BN+RN of 'RN+BN' takes each batch's statistics",
+        "data.held_out=100": "variant 'RN+BN': data.held_out: 100 images are no whole batches of training.batch, ",
+        "probes=[{probe: surface, examples: 100}]": (
+            "probes.0.probe: surface looks at each image by itself, and BN+RN of 'RN+BN' answers with statistics of a"
+        ),
+        "probes=[{probe: transfer, examples: 150}]": "probes.0.probe: BN+RN of 'RN+BN' answers with statistics of",
+    }.items():
+        with pytest.raises(SweepError) as error:
+            planned(BASE, robust, setting)
+        assert str(error.value).startswith(sentence)
+        planned(BASE, "network.norm=BN+RN(track=true)", setting)
+    message = r"smoothness compares with Eq. 5 and 6, of GN and BGN, and RN\(track=true\) of"
+    with pytest.raises(SweepError, match=message):
+        planned(BASE, "network.norm=BN+RN(track=true)", "probes=[{probe: smoothness}]")
+    with pytest.raises(SweepError, match=r"evaluation.0.eval: train_frozen takes each batch's .* 150 examples are no"):
+        planned(BASE, "evaluation.0.eval=train_frozen", "evaluation.0.examples=150")
+
+
 def test_compiling_counts_only_where_each_example_follows_a_path_of_its_own(planned: Planned) -> None:
     def compiled(*sets: str) -> bool:
         return trains(planned(BASE, *sets, "compile=true"))[0]["compile"]

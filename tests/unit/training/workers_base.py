@@ -61,7 +61,7 @@ def norm_layer(space: str) -> Norm:
     return Norm(4, parse(space).at(NormLayer(name="norm", channels=4, height=3, width=3))).double()
 
 
-SPACES = ("BN", "BGN[2]", "BN+IN", "BGN[2]+GN[2]+LN")
+SPACES = ("BN", "BGN[2]", "BN+IN", "BGN[2]+GN[2]+LN", "RN(track=true)", "MinMax(track=true)+RN(p=1)+none")
 
 
 def normalise(workers: Workers, report: Report) -> None:
