@@ -60,7 +60,12 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
 
 
 def _check_batches(entry: Probe, record: catalog.Probe, label: str, about: Sequence[Found]) -> None:
-    """Refuse what would measure a network on other batches than those that it answers for."""
+    """Refuse what would measure a network on other batches than those that it answers for, or a smaller batch."""
+    examples = _count(entry, record, about[0])
+    if record.whole_batches and examples % entry.batch:
+        raise SweepError(
+            f"examples: {record.name} compares whole batches, and {examples} is not a multiple of batch, {entry.batch}"
+        )
     dependent = next((one for one in about if one.batch_dependent), None)
     if dependent is None:
         return
@@ -70,7 +75,7 @@ def _check_batches(entry: Probe, record: catalog.Probe, label: str, about: Seque
             f"probe: {label} looks at each image by itself, and {who} answers with statistics of a batch; say with "
             "`only` for which other variants this entry is"
         )
-    if (examples := evaluations.count(entry, dependent.info, record.examples)) % entry.batch:
+    if examples % entry.batch:
         raise SweepError(
             f"probe: {who} answers with statistics of a batch, so that none may shrink, and {examples} examples are no "
             f"whole batches of {entry.batch}; allowed are multiples of it"
@@ -143,16 +148,10 @@ def _units(
 
 
 def _count(entry: Probe, record: catalog.Probe, one: Found) -> int:
-    """Return how many test images a probe measures; SweepError where a batch that it needs whole would be smaller."""
-    if not record.whole_batches:
-        return evaluations.count(entry, one.info, record.examples)
+    """Return how many test images a probe measures: where it needs whole batches, as many of these as there are."""
     most = min(record.examples, one.info.test_examples)
-    examples = evaluations.count(entry, one.info, most // entry.batch * entry.batch or most)
-    if examples > entry.batch and examples % entry.batch:
-        raise SweepError(
-            f"examples: {record.name} compares whole batches, and {examples} is not a multiple of batch, {entry.batch}"
-        )
-    return examples
+    whole = most // entry.batch * entry.batch
+    return evaluations.count(entry, one.info, whole if record.whole_batches and whole else most)
 
 
 def _role(entry: Probe, record: catalog.Probe, one: Found, *, drawn: bool) -> dict[str, Any]:
