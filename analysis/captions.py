@@ -26,19 +26,24 @@ _DIFFERENCE = {
 }
 
 
-def accuracy(sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None, ball: str | None, marked: bool) -> str:
-    """Return the caption of a table of accuracies."""
+def accuracy(
+    sweep: str, cells: Sequence[Cell], columns: Columns, n: int | None, ball: str | None, marked: bool, *,
+    over_seeds: bool = False,
+) -> str:
+    """Return the caption of a table of accuracies, with intervals over the examples or over seeds."""
     interval = "± the larger side of its 95 % Wilson interval over the examples"
+    if over_seeds:
+        interval = "± its 95 % Student interval over seeds, where there are several"
     sentences = [f"{sweep}: {_answered(cells, _ACCURACY)}, {interval}.", *_setting(cells, n, ball)]
     if parts := [(cell.se_paths, cell.se_examples or 0.0) for cell in cells if cell.se_paths]:
         paths, examples = (f"{100 * max(part):.1f}" for part in zip(*parts, strict=True))
         sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
-    sentences += [*_seeds(cells), *_draws(cells)]
+    sentences += [*_seeds(cells, over_seeds), *_draws(cells)]
     if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
         rule = "as trained here, better than every other variant of its column on the same images"
         how = "95 % paired bootstrap and p, Bonferroni-corrected"
         sentences.append(f"Bold: {rule} ({how}){'' if marked else '; here none is'}.")
-    return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
+    return " ".join([*sentences, *_shared(columns, over_seeds), *_notes(cells, columns)])
 
 
 def audit(sweep: str, cells: Sequence[Cell]) -> str:
@@ -129,8 +134,11 @@ def _setting(cells: Sequence[Cell], n: int | None, ball: str | None) -> Iterator
         yield f"[{L2}, {LINF}]: median distances of an unbounded attack, for pixels in [0, 1]."
 
 
-def _seeds(cells: Sequence[Cell]) -> Iterator[str]:
-    if (seeds := max(cell.seeds for cell in cells)) > 1:
+def _seeds(cells: Sequence[Cell], in_intervals: bool = False) -> Iterator[str]:
+    seeds = max(cell.seeds for cell in cells)
+    if in_intervals:
+        yield f"Means over up to {seeds} seeds."
+    elif seeds > 1:
         spread = max((cell.seed_sd for cell in cells if cell.seed_sd is not None), default=0.0)
         within = "whose standard deviation, in no interval, is at most"
         yield f"Means over up to {seeds} seeds, {within} {100 * spread:.1f}."
@@ -148,7 +156,8 @@ def _draws(cells: Sequence[Cell]) -> Iterator[str]:
             yield f"`vote` {over} is another answer than over {many}: compare columns of equal draws."
 
 
-def _shared(columns: Columns) -> Iterator[str]:
+def _shared(columns: Columns, over_seeds: bool = False) -> Iterator[str]:
+    """Yield what images of a batch have in common, and whether the intervals know it."""
     named: dict[str, list[Cell]] = {}
     for (attack, knowledge, _), held in columns.items():
         named.setdefault(attack if knowledge == "none" else f"{attack}@{knowledge}", []).extend(held)
@@ -159,13 +168,16 @@ def _shared(columns: Columns) -> Iterator[str]:
     single = those(lambda cell: cell.alone)
     alone = f" (in {single}, all images count as one example)" if single else ""
     if names := those(lambda cell: cell.shared and bool(cell.shared_paths)):
-        yield f"Images of a batch share a draw in {names}: the intervals include its chance{alone}."
+        counted = "" if over_seeds else f": the intervals include its chance{alone}"
+        yield f"Images of a batch share a draw in {names}{counted}."
     if together := [cell for held in columns.values() for cell in held if cell.batch_statistics]:
         variants = ", ".join(dict.fromkeys(cell.variant for cell in together))
         sizes = " or ".join(str(size) for size in sorted({cell.batch_statistics or 0 for cell in together}))
-        yield f"Answers take statistics of the batch of {sizes} in {variants}: the intervals are over batches{alone}."
+        counted = "" if over_seeds else f": the intervals are over batches{alone}"
+        yield f"Answers take statistics of the batch of {sizes} in {variants}{counted}."
     if names := those(lambda cell: bool(cell.regrouped) and not cell.shared and cell.knowledge != "enumerate"):
-        yield f"Images of a batch were attacked on the same draws in {names}: their chance is not in the intervals."
+        counted = "" if over_seeds else ": their chance is not in the intervals"
+        yield f"Images of a batch were attacked on the same draws in {names}{counted}."
     if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):
         yield f"On random networks, a success on one draw ends the search of {names}, which may flatter the defence."
 

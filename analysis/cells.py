@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from rna_ray.analysis.query import answer, reason
-from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval
+from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval, student
 from rna_ray.errors import QueryError
 
 QUERIES = files("rna_ray.analysis") / "queries"
@@ -32,7 +32,8 @@ class Cell:
 
     batch_statistics is the number of images in a batch whose statistics its answers took, None where they took none;
     se_paths and se_examples are the standard errors that the paths and the examples leave, None where one draw cannot
-    tell them apart; seed_sd is the standard deviation over seeds, and in no interval.
+    tell them apart. seed_sd is the standard deviation over seeds, and not in the interval; seed_low and seed_high are
+    the ends of Student's interval over seeds, in which images play no part.
     """
 
     variant: str
@@ -54,6 +55,8 @@ class Cell:
     se_paths: float | None
     se_examples: float | None
     seed_sd: float | None
+    seed_low: float | None
+    seed_high: float | None
     median_l2: float | None
     median_linf: float | None
     eps_255: float | None
@@ -153,7 +156,13 @@ def _cell(
         if shared:
             se_paths = sqrt(paths.value) if paths else None
             se_examples = se_examples if paths else None
-    intervals = {"low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
+    seed_low, seed_high = None, None
+    if row["accuracy"] is not None and row["seed_sd"] is not None:
+        seeds = row["seeds"]
+        seed_low, seed_high = student(row["accuracy"], row["seed_sd"] / sqrt(seeds), seeds)
+        seed_low, seed_high = max(0.0, seed_low), min(1.0, seed_high)
+    ends = {"seed_low": seed_low, "seed_high": seed_high}
+    intervals = {**ends, "low": low, "high": high, "se_paths": se_paths, "se_examples": se_examples}
     rounded = {
         name: None if value is None else round(value, 12) for name, value in intervals.items()
     }  # see ablation.sql

@@ -24,6 +24,8 @@ _WITHOUT_ROWS = {
     "smoothness": "no smoothness probe is in this store yet",
 }
 """What a query's table says instead of standing empty; in LaTeX as a comment."""
+INTERVALS = ("images", "seeds")
+"""Over what the intervals of a table are."""
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
 
@@ -45,26 +47,32 @@ def table(
     *,
     answer: str = "expected",
     against: str | None = None,
+    interval: str = "images",
 ) -> str:
     """Return a table as md, latex, csv or json; QueryError for a name that is neither a query nor a sweep.
 
-    A sweep gives its variants by its attacks, under one of the ANSWERS or `all`, and the audit of each variant; csv and
-    json give the same cells one a row, with all their numbers. `against` a variant, cells are differences to that
-    variant's, on the same examples.
+    A sweep gives its variants by its attacks, under one of the ANSWERS or `all`, with intervals over images or over
+    `seeds`, and the audit of each variant; csv and json give the same cells one a row, with all their numbers.
+    `against` a variant, cells are differences to that variant's, on the same examples.
     """
     if format not in FORMATS:
         raise QueryError(unknown("format", format, FORMATS))
     if answer not in (*ANSWERS, "all"):
         raise QueryError(unknown("answer", answer, (*ANSWERS, "all")))
+    if interval not in INTERVALS:
+        raise QueryError(unknown("interval", interval, INTERVALS))
     if name in names():
-        if against is not None or answer != "expected":
-            raise QueryError(f"table {name!r} is a query of its own: --answer and --against are for a sweep's table")
+        if against is not None or answer != "expected" or interval != "images":
+            which = "--answer, --against and --interval"
+            raise QueryError(f"table {name!r} is a query of its own: {which} are for a sweep's table")
         return _query_table(connection, name, format)
     known = sweeps(connection)
     if name not in known:
         raise QueryError(unknown("table", name, [*names(), *known]))
     cells = ablation(connection, name, ANSWERS if answer == "all" else (answer,))
     if against is not None:
+        if interval != "images":
+            raise QueryError("differences are paired over the images, so --interval seeds does not go with --against")
         return _against(connection, name, cells, against, format)
     marked = {_place(cell) for cell in best(connection, cells)}
     audited = audit.marks(connection, name)
@@ -73,11 +81,14 @@ def table(
         measured = [_fields(cell) | {"best": _place(cell) in marked} | _counted(cell, audited) for cell in cells]
         rows = beside.inserted(measured, printed)
         return FORMATS[format](list(rows[0]), rows, "")
-    texts = {_place(cell): _accuracy(cell) + _failing(cell, audited) for cell in cells}
+    texts = {_place(cell): _accuracy(cell, interval) + _failing(cell, audited) for cell in cells}
     texts |= {place: render.Bold(texts[place]) for place in marked}
     entries = {_place(cell): Entry(texts[_place(cell)], cell.n) for cell in cells}
     layout = lay_out(cells, entries)
-    caption = [captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked))]
+    over_seeds = interval == "seeds"
+    caption = [
+        captions.accuracy(name, cells, layout.columns, layout.n, layout.ball, bool(marked), over_seeds=over_seeds)
+    ]
     if printed:
         trained = query.answer(connection, sql("trained")).to_pylist()
         unasked, unlike = beside.unasked(printed), beside.unlike(printed)
@@ -148,11 +159,14 @@ def _place(entry: Cell | Comparison) -> Place:
     return entry.variant, entry.answer, (entry.attack, entry.knowledge, entry.nth)
 
 
-def _accuracy(cell: Cell) -> str:
-    """Return it as in 57.3 ±2.7."""
-    if cell.accuracy is None or cell.low is None or cell.high is None:
+def _accuracy(cell: Cell, interval: str) -> str:
+    """Return it as in 57.3 ±2.7; of one seed, nothing is known over seeds."""
+    low, high = (cell.seed_low, cell.seed_high) if interval == "seeds" else (cell.low, cell.high)
+    if cell.accuracy is None:
         return MISSING
-    half = max(cell.accuracy - cell.low, cell.high - cell.accuracy)
+    if low is None or high is None:
+        return f"{100 * cell.accuracy:.1f}{_distortion(cell)}"
+    half = max(cell.accuracy - low, high - cell.accuracy)
     return f"{100 * cell.accuracy:.1f} ±{100 * half:.1f}{_distortion(cell)}"
 
 

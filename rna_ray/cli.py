@@ -129,6 +129,7 @@ def table(
     format: Annotated[str, typer.Option("--format", help="md, latex, csv or json.")] = "md",
     answer: Annotated[str, typer.Option(help="How m draws count: expected, vote, worst or all.")] = "expected",
     against: Annotated[str | None, typer.Option(metavar="VARIANT", help="Show differences to this variant.")] = None,
+    interval: Annotated[str, typer.Option(help="What the ± is over: images or seeds.")] = "images",
     store: StoreUri = "rna-store",
 ) -> None:
     """Print a table from the store's rows, with n, draws and 95 % intervals; bold: really better than all others.
@@ -138,7 +139,7 @@ def table(
     from rna_ray.analysis import tables
     from rna_ray.store import connect
 
-    text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against)
+    text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against, interval=interval)
     typer.echo(text.rstrip("\n"))
 
 

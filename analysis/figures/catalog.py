@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,17 @@ import pyarrow as pa
 from rna_ray.analysis import tables
 from rna_ray.analysis.figures import (
     ablation,
+    curves,
     files,
     landscape,
+    series,
     similarity,
     statistics,
     strength,
     surface,
     theory,
     transfer,
-)  # fmt: skip
+)
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
 
@@ -38,6 +41,13 @@ class Figure:
     about: str
     tabulate: Callable[[duckdb.DuckDBPyConnection, str], pa.Table]
     draw: Callable[[list[Row], Setting], Picture]
+    sweep: str | None = None
+    """Whose rows it draws where no other sweep is named; None is the sweep of the figure's own name."""
+
+
+
+def _series(about: str, against: series.Against) -> Figure:
+    return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
 
 
 FIGURES = {
@@ -59,6 +69,9 @@ FIGURES = {
         tabulate=strength.tabulate,
         draw=strength.draw,
     ),
+    "robustnorm-figure4": _series("RobustNorm Figures 4 and 6: larger radii, for each attack.", series.RADIUS),
+    "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
+    "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
     "rna-theory": Figure(
         about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
         tabulate=theory.tabulate,
@@ -69,13 +82,24 @@ FIGURES = {
         tabulate=statistics.tabulate,
         draw=statistics.draw,
     ),
+    "robustnorm-figure3": Figure(
+        about="RobustNorm Figure 3: loss and accuracy of held-out images over the epochs of training.",
+        tabulate=curves.held_out,
+        draw=curves.draw,
+    ),
+    "robustnorm-figure8": Figure(
+        about="RobustNorm Figure 8: the same of training images too.",
+        tabulate=curves.tabulate,
+        draw=curves.draw,
+        sweep="robustnorm-figure3",
+    ),
     "robustnorm-figure9": Figure(
         about="RobustNorm Figure 9: the loss over two filter-normalised directions of the weights.",
         tabulate=landscape.tabulate,
         draw=landscape.draw,
     ),
 }
-"""Each is drawn from the rows of the sweep of the same name, unless another is named."""
+"""Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
 
 ABLATION = Figure(
     about="The table of any sweep, as dots with their intervals.", tabulate=ablation.tabulate, draw=ablation.draw
@@ -90,7 +114,7 @@ def names() -> list[str]:
 def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep: str | None = None) -> list[Path]:
     """Draw a figure into NAME.png, NAME.svg and NAME.parquet of a folder, all or none, and return their paths.
 
-    `sweep` is whose rows are drawn, by default those of the sweep of the same name. The same rows give the same bytes.
+    `sweep` is whose rows are drawn, by default those of the figure's own sweep. The same rows give the same bytes.
     FigureError for a name that is neither a figure nor a sweep, for one without rows, and where nothing can be written.
     """
     known = tables.sweeps(connection)
@@ -99,12 +123,13 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
     chosen = FIGURES.get(name, ABLATION)
     if sweep is not None and sweep not in known:
         raise FigureError(unknown("sweep of this store:", sweep, known))
-    of = name if sweep is None else sweep
+    own = chosen.sweep or name
+    of = own if sweep is None else sweep
     table = chosen.tabulate(connection, of) if of in known else None
     if table is None or not table.num_rows:
-        if of == name:
+        if of == own:
             raise FigureError(f"there are no rows for figure {name} yet: first do its sweep, rna-ray run {_file(of)}")
-        wanted = f"it draws what {_file(name)} asks for, once that is done"
+        wanted = f"it draws what {_file(own)} asks for, once that is done"
         raise FigureError(f"there are no rows for figure {name} in sweep {of!r} yet: {wanted}")
     described = setting(connection, of)
     return files.write(folder, name, table, lambda: chosen.draw(table.to_pylist(), described), described.about)

@@ -19,6 +19,8 @@ WILSON = "95 % Wilson intervals over the images"
 STUDENT = "95 % Student intervals over the images"
 _PRINTED = {
     "resnet8": "ResNet-8", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wide-resnet-34": "WideResNet-34",
+    "cifar-resnet20": "CIFAR ResNet-20", "cifar-resnet38": "CIFAR ResNet-38", "cifar-resnet50": "CIFAR ResNet-50",
+    "vgg11": "VGG-11", "vgg16": "VGG-16",
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "imagenet": "ImageNet", "digits": "digits",
 }  # fmt: skip
 
@@ -36,11 +38,14 @@ class Setting:
     attacks: Mapping[str, str]
     """What the sweep's probes attacked with, such as transfer → PGD-7 within ℓ∞ ε = 8/255."""
 
-    def footer(self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str, within: str = "image") -> str:
-        """Return the sentence for rows that have columns n and seeds, which are averaged within an image or a batch."""
+    def footer(
+        self, rows: Sequence[Mapping[str, Any]], intervals: str, *more: str, images: str = "images",
+        averaged: str = ", averaged within each image",
+    ) -> str:
+        """Return the sentence for rows that have columns n and seeds; `averaged` says what becomes of several seeds."""
         seeds = span(rows, "seeds")
-        parts = [self.about, f"n = {span(rows, 'n')} images"]
-        parts += [f"{seeds} {'seed' if seeds == '1' else f'seeds, averaged within each {within}'}", intervals, *more]
+        parts = [self.about, f"n = {span(rows, 'n')} {images}"]
+        parts += [f"{seeds} {'seed' if seeds == '1' else f'seeds{averaged}'}", intervals, *more]
         if self.missing:
             parts.append(f"{self.missing:,} of the sweep's measurements are still missing")
         return "; ".join(part for part in parts if part) + "."

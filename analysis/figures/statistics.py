@@ -104,7 +104,7 @@ def _footer(networks: Sequence[Row], setting: Setting) -> str:
     if "statistics" in setting.attacks:
         notes.append(f"attacked images: {setting.attacks['statistics']}")
     intervals = f"95 % Student intervals over {span(networks, 'batches')} batches"
-    return setting.footer(networks, intervals, *notes, within="batch")
+    return setting.footer(networks, intervals, *notes, averaged=", averaged within each batch")
 
 
 def _scatter(axes: Axes, rows: Sequence[Row], scale: Sequence[Row], looks: Looks) -> None:

@@ -128,6 +128,21 @@ def _bottleneck(blocks: tuple[int, ...]) -> Callable[[int, Shape, int], Descript
     return describe
 
 
+def _vgg(depths: tuple[int, ...]) -> Callable[[int, Shape, int], Description]:
+    """Describe a VGG: stages of convolutions, each ended by pooling, with doubled channels up to the fourth."""
+
+    def describe(width: int, shape: Shape, classes: int) -> Description:
+        walk = _Walk(shape)
+        for stage, depth in enumerate(depths):
+            for at in range(depth):
+                walk.conv(width << min(stage, 3), 3)
+                walk.norm(f"stages.{stage}.{at}.norm")
+            walk.shrink(2)
+        return walk.end(classes)
+
+    return describe
+
+
 def _blocks(blocks: tuple[int, ...], width: int) -> Iterator[tuple[str, int, int]]:
     """Yield each block's place, channels and stride: the channels double and the size halves at each stage."""
     for stage, depth in enumerate(blocks):
@@ -163,6 +178,41 @@ _RECORDS = (
         width=64,
         build="rna_ray.networks.resnet50:resnet50",
         describe=_bottleneck((3, 4, 6, 3)),
+    ),
+    NetworkInfo(
+        name="cifar-resnet20",
+        about="ResNet-20 of the CIFAR kind (6n+2): three stages of 3 basic blocks, 21 norm layers.",
+        width=16,
+        build="rna_ray.networks.resnet:cifar_resnet20",
+        describe=_residual((3, 3, 3)),
+    ),
+    NetworkInfo(
+        name="cifar-resnet38",
+        about="ResNet-38 of the CIFAR kind (6n+2): three stages of 6 basic blocks, 39 norm layers.",
+        width=16,
+        build="rna_ray.networks.resnet:cifar_resnet38",
+        describe=_residual((6, 6, 6)),
+    ),
+    NetworkInfo(
+        name="cifar-resnet50",
+        about="ResNet-50 of the CIFAR kind (6n+2): three stages of 8 basic blocks, 51 norm layers.",
+        width=16,
+        build="rna_ray.networks.resnet:cifar_resnet50",
+        describe=_residual((8, 8, 8)),
+    ),
+    NetworkInfo(
+        name="vgg11",
+        about="VGG-11 for small images: 8 convolutions, a norm after each, five max-poolings, one linear layer.",
+        width=64,
+        build="rna_ray.networks.vgg:vgg11",
+        describe=_vgg((1, 1, 2, 2, 2)),
+    ),
+    NetworkInfo(
+        name="vgg16",
+        about="VGG-16 for small images: 13 convolutions, a norm after each, five max-poolings, one linear layer.",
+        width=64,
+        build="rna_ray.networks.vgg:vgg16",
+        describe=_vgg((2, 2, 3, 3, 3)),
     ),
 )
 NETWORKS: dict[str, NetworkInfo] = {record.name: record for record in _RECORDS}

@@ -1,4 +1,9 @@
-"""Residual networks of basic blocks for small images (He et al. 2016), as the RNA paper trains them."""
+"""Residual networks of basic blocks for small images (He et al. 2016), as the RNA and RobustNorm papers train them.
+
+The CIFAR networks of He et al. (their Section 4.2: 6n+2 layers, three stages of n blocks) have shortcuts without
+parameters. Here a shortcut is projected where the channels change, as in all our networks: two more norm layers, and
+1 % more parameters at most (ResNet-20).
+"""
 
 from __future__ import annotations
 
@@ -81,3 +86,18 @@ def resnet18(norm: MakeNorm, *, width: int, channels: int, classes: int, activat
 def resnet8(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
     """Build the three-stage ResNet-8: 9 norm layers."""
     return ResNet((1, 1, 1), norm, width=width, channels=channels, classes=classes, activation=activation)
+
+
+def cifar_resnet20(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
+    """Build the CIFAR ResNet-20, n = 3: 21 norm layers."""
+    return ResNet((3, 3, 3), norm, width=width, channels=channels, classes=classes, activation=activation)
+
+
+def cifar_resnet38(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
+    """Build the CIFAR ResNet-38, n = 6: 39 norm layers."""
+    return ResNet((6, 6, 6), norm, width=width, channels=channels, classes=classes, activation=activation)
+
+
+def cifar_resnet50(norm: MakeNorm, *, width: int, channels: int, classes: int, activation: Activation) -> ResNet:
+    """Build the CIFAR ResNet-50, n = 8: 51 norm layers. It is not the ResNet-50 of bottlenecks."""
+    return ResNet((8, 8, 8), norm, width=width, channels=channels, classes=classes, activation=activation)

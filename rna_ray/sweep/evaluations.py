@@ -105,7 +105,7 @@ def refuse_repeats(found: Iterable[Cell]) -> None:
         if seen.setdefault(key, cell).units != cell.units:
             raise SweepError(
                 f"evaluation: two entries ask for {cell.attack} ({cell.knowledge}) of {cell.variant!r} on other "
-                "examples or batches (a suite stands for its entries); keep one of them, or give both the same"
+                "examples or shards (a suite stands for its entries); keep one of them, or give both the same"
             )
 
 

@@ -176,6 +176,6 @@ def refuse_repeats(found: Sequence[Measurement], units_by_id: Mapping[str, Unit]
         key = units.canonical([one.variant, one.row, one.source, one.probe, settings["attack"], settings["options"]])
         if seen.setdefault(key, one).units != one.units:
             raise SweepError(
-                f"probes: two entries ask for {one.probe} of {one.variant!r} on other examples or batches; keep one of "
+                f"probes: two entries ask for {one.probe} of {one.variant!r} on other examples or shards; keep one of "
                 "them, or give both the same"
             )

@@ -370,8 +370,8 @@ class Entry(Section):
 
     @property
     def distinguishing(self) -> dict[str, Any]:
-        """What makes a different number: the options and the weights."""
-        return {**self.options, "checkpoint": self.checkpoint}
+        """What makes a different number: the options, the weights and which images are answered together."""
+        return {**self.options, "checkpoint": self.checkpoint, "batch": self.batch}
 
 
 class Evaluation(Entry):

@@ -61,9 +61,9 @@ def expanded(entries: Sequence[Any]) -> list[Any]:
 
 
 def _each(at: int, entry: Any) -> Iterator[Any]:
-    """Yield an entry once for each combination of the values that its attack's options list."""
+    """Yield an entry once for each combination of the values that its attack's options, or its batch, list."""
     attack = catalog.ATTACKS.get(entry["attack"]) if _named(entry) else None
-    options = {option.name for option in attack.options} if attack else set()
+    options = {"batch", *(option.name for option in attack.options)} if attack else set()
     lists = {key: value for key, value in entry.items() if key in options and isinstance(value, list)} if attack else {}
     for name, values in lists.items():
         if not values:

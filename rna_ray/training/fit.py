@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+from torch.nn import functional as F
 
 from rna_ray.attacks.base import Attack
 from rna_ray.attacks.expectation import Forward, Passes
@@ -28,7 +29,7 @@ from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
 from rna_ray.training.augment import on_device, read
 from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
-from rna_ray.training.losses import Loss
+from rna_ray.training.losses import Loss, Measured
 from rna_ray.training.perturbation import perturbable, perturbed
 from rna_ray.training.schedule import learning_rate
 from rna_ray.training.workers import ALONE, Workers
@@ -128,19 +129,24 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, Any] | None:
         random, started, total = Randomness(f"{self.unit_id}/epoch-{epoch}"), time.perf_counter(), 0.0
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
         order = torch.from_numpy(random.permutation("order", len(self.labels))).to(self.device)
         for step in range(self.batches):
             self._set_rate((epoch + step / self.batches) / self.settings["epochs"])
-            loss = self._update(epoch, random, order[step * self.batch : (step + 1) * self.batch])
+            loss, right_here = self._update(epoch, random, order[step * self.batch : (step + 1) * self.batch])
             total += loss
+            right += right_here
             if not math.isfinite(loss):
                 return None
         if not self._finite():  # a loss is that before its update, so the last one says nothing of these weights
             return None
+        self.workers.sum([right])
         seconds = time.perf_counter() - started
         return {
             "epoch": epoch + 1,
             "loss": total / self.batches,
+            "train_correct": int(right),
+            "train_examples": self.batches * self.batch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": self.batches * self.batch / seconds,
             **self._held_out(random),
@@ -165,10 +171,11 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings["lr"], self.settings["schedule"], progress)
 
-    def _update(self, epoch: int, random: Randomness, batch: torch.Tensor) -> float:
+    def _update(self, epoch: int, random: Randomness, batch: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Make one update on the images with these indices, attacked along the path that the objective says.
 
-        Returns the loss of the whole batch; of several workers, each sees to its own slice.
+        Returns the loss of the whole batch, and how many images of it were right in the same pass; of several workers,
+        each sees to its own slice, and counts that alone.
         """
         examples, first = self.workers.part(batch), int(batch[0])
         x = read(self.images, self.settings["augment"], random, examples)
@@ -183,18 +190,18 @@ class _Trainer:
         self.network.train()
         draws = defence.defender_draws(x, "adversarial")
 
-        def loss_here() -> torch.Tensor:
-            mean = self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
-            return mean * (len(examples) / len(batch))  # this slice's share of the batch's mean
+        def loss_here() -> Measured:
+            mean, logits = self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
+            return mean * (len(examples) / len(batch)), logits  # this slice's share of the batch's mean
 
-        with self._perturbed(epoch, loss_here):
+        with self._perturbed(epoch, lambda: loss_here()[0]):
             self.optimizer.zero_grad(set_to_none=True)
-            loss = loss_here()
+            loss, logits = loss_here()
             loss.backward()
             gradients = (parameter.grad for parameter in self.network.parameters())
             self.workers.sum([loss, *(gradient for gradient in gradients if gradient is not None)])
             self.optimizer.step()
-        return loss.item()
+        return loss.item(), (logits.argmax(1) == y).sum()
 
     def _perturbed(self, epoch: int, loss: Callable[[], torch.Tensor]) -> contextlib.AbstractContextManager[None]:
         """Return a block inside which the weights are where this loss is worse, if the settings ask for that."""
@@ -206,24 +213,27 @@ class _Trainer:
         self.workers.sum(gradients)
         return perturbed(weights, gradients, self.perturbation["gamma"])
 
-    def _held_out(self, random: Randomness) -> dict[str, int | None]:
-        """Return how many held-out images are classified rightly, as they are and under the training's attack."""
-        correct = torch.zeros(2, dtype=torch.int64, device=self.device)
+    def _held_out(self, random: Randomness) -> dict[str, int | float | None]:
+        """Return how many held-out images are right and their mean cross-entropy, natural and as training attacks."""
+        sums = torch.zeros(2, 2, dtype=torch.float64, device=self.device)  # right and cross-entropy, of each kind
         with mode(self.network, "eval"), self.workers.together(AttackError, self.device):
             for x, y, examples, first in self._held_out_batches():
                 knowledge = Knowledge("transfer")
                 defence = Defence(
                     self.answers, self.network.paths, random, examples, knowledge, draws=1, first=first
                 )
-                correct[0] += _correct(defence.answer(x, "natural"), y)
+                sums[0] += _scores(defence.answer(x, "natural"), y)
                 if self.held_out_attack is not None:
-                    correct[1] += _correct(self.held_out_attack(defence, x, y).logits, y)
-        self.workers.sum([correct])
-        natural, adversarial = correct.tolist()
+                    sums[1] += _scores(self.held_out_attack(defence, x, y).logits, y)
+        self.workers.sum([sums])
+        (natural, natural_loss), (adversarial, adversarial_loss) = sums.tolist()
+        held_out, attacked = len(self.held_labels), self.held_out_attack is not None
         return {
-            "natural_correct": natural,
-            "adversarial_correct": adversarial if self.held_out_attack is not None else None,
-            "held_out": len(self.held_labels),
+            "natural_correct": int(natural),
+            "adversarial_correct": int(adversarial) if attacked else None,
+            "natural_loss": natural_loss / held_out if held_out else None,
+            "adversarial_loss": adversarial_loss / held_out if held_out and attacked else None,
+            "held_out": held_out,
         }
 
     def _held_out_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
@@ -264,5 +274,7 @@ class _Trainer:
         return about["rows"], about["best"]
 
 
-def _correct(logits_NMC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return (logits_NMC[:, 0].argmax(1) == y).sum()
+def _scores(logits_NMC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return how many images the first draw classifies rightly, and the sum of their cross-entropies, in float64."""
+    logits = logits_NMC[:, 0].double()
+    return torch.stack([(logits.argmax(1) == y).sum().double(), F.cross_entropy(logits, y, reduction="sum")])

@@ -29,6 +29,9 @@ from rna_ray.evaluation.knowledge import Defence
 Answer = Callable[[torch.Tensor], torch.Tensor]
 """Images (N, C, H, W) → logits (N, classes), along the path of the update."""
 
+Measured = tuple[torch.Tensor, torch.Tensor]
+"""A batch's mean loss, and the logits (N, classes) of its attacked images in the same pass."""
+
 START = 0.001
 """The standard deviation of the noise from which TRADES attacks, in [0, 1] pixels: that of its published code."""
 
@@ -41,7 +44,7 @@ class Loss:
         self.name, self.beta = (settings["name"], settings["beta"]) if settings else ("cross-entropy", 0.0)
         self._loss = {"cross-entropy": self._cross_entropy, "trades": self._trades, "mart": self._mart}[self.name]
 
-    def __call__(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def __call__(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
         """Return the mean loss of the images x and their attacked selves (N, C, H, W) with labels y (N,)."""
         return self._loss(answer, x, x_adv, y)
 
@@ -61,20 +64,22 @@ class Loss:
         )
         return victim
 
-    def _cross_entropy(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(answer(x_adv), y)
+    def _cross_entropy(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
+        logits = answer(x_adv)
+        return F.cross_entropy(logits, y), logits
 
-    def _trades(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        clean, attacked = _predictions(answer(x)), _predictions(answer(x_adv))
-        return F.nll_loss(clean, y) + self.beta * divergence(clean, attacked).mean()
+    def _trades(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
+        clean, logits = _predictions(answer(x)), answer(x_adv)
+        return F.nll_loss(clean, y) + self.beta * divergence(clean, _predictions(logits)).mean(), logits
 
-    def _mart(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        clean, attacked = _predictions(answer(x)), _predictions(answer(x_adv))
+    def _mart(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
+        clean, logits = _predictions(answer(x)), answer(x_adv)
+        attacked = _predictions(logits)
         # log(1 - p'_k) is the log of the other classes' sum: nothing to add lest the log of zero be taken.
         rival = attacked.scatter(1, y[:, None], -torch.inf).argmax(1, keepdim=True)
         boosted = F.nll_loss(attacked, y) - attacked.scatter(1, rival, -torch.inf).logsumexp(1).mean()
         missed = 1 - clean.gather(1, y[:, None])[:, 0].exp()
-        return boosted + self.beta * (divergence(clean, attacked) * missed).mean()
+        return boosted + self.beta * (divergence(clean, attacked) * missed).mean(), logits
 
 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,8 @@ HOLDS = {
     "rna-figure3": {"pair": {"BN, IN", "BN, BN+IN", "IN, BN+IN", "BN, IN in BN+IN"}, "n": {20}},
     "rna-figure5": {"panel": {"steps", "difference"}, "x": {0.0, 1.0, 2.0, 9.0}, "origin": {"measured"}, "n": {20}},
     "rna-theory": {"panel": {"eq5", "eq6", "bound"}, "member": {"BN", "IN"}, "n": {4, 20}},
+    "robustnorm-figure3": {"images": {"held-out"}, "attack": {"natural"}, "n": {32}},
+    "robustnorm-figure8": {"images": {"training", "held-out"}, "quantity": {"loss", "accuracy"}, "n": {32, 64}},
     "tiny": {"column": {"pgd-1@transfer", "pgd-1@eot-2", "pgd-2@transfer"}, "n": {20}},
 }
 """Which values stand in the columns behind each figure."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from rna_ray.attacks.catalog import ATTACKS
 from rna_ray.cli import app
+from rna_ray.networks.describe import NETWORKS
 from rna_ray.probes.catalog import PROBES
 from rna_ray.store import open_store
 from rna_ray.sweep import plan, spec
@@ -60,11 +61,13 @@ def test_the_sweeps_of_the_page_on_weights_plan(tmp_path: Path) -> None:
     assert kinds == ["import", "train"]
 
 
-def test_the_readme_names_commands_attacks_and_probes_that_exist() -> None:
+def test_the_readme_names_commands_networks_attacks_and_probes_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^rna-ray (\w+)", text, re.MULTILINE))
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert listed == commands
+    for name in NETWORKS:
+        assert f"`{name}`" in text, f"the README does not name the network {name}"
     for name in ATTACKS:
         assert f"`{name}`" in text, f"the README does not name the attack {name}"
     for name in PROBES:

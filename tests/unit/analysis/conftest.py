@@ -31,12 +31,18 @@ class Book:
         self.store, self.sweep = store, sweep
         self.plan: list[dict[str, Any]] = []
 
-    def trained(self, variant: str, seed: int = 0, **settings: Any) -> str:
-        """Plan a train unit, write its trial, and return its id."""
+    def trained(
+        self, variant: str, seed: int = 0, course: Sequence[dict[str, Any]] = (), **settings: Any
+    ) -> str:
+        """Plan a train unit, write its trial and the rows of its epochs (its `course`), and return its id."""
         unit = f"train-{len(self.plan)}"
         self._ask(variant, seed, unit_id=unit, kind="train")
         row = _row("trials", **({"unit_id": unit, "state": "finished", "seed": seed} | settings))
-        self.store.commit(unit, {"trials": from_rows("trials", [row])}, record="trials")
+        views = {"trials": from_rows("trials", [row])}
+        if course:
+            given = [{"unit_id": unit, "epoch": epoch} | each for epoch, each in enumerate(course, 1)]
+            views["epochs"] = from_rows("epochs", [_row("epochs", **each) for each in given])
+        self.store.commit(unit, views, record="trials")
         return unit
 
     def probed(
@@ -96,13 +102,14 @@ class Book:
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
-            unit = f"{attack}-{position}-{shard}"
+            unit = f"{attack.partition(' ')[0]}-{position}-{shard}"
             self._ask(
                 variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
             )
             if scores is None:
                 continue
-            name = {"eps_255": None, "threat": "none"} if attack == "natural" else {"eps_255": 8.0, "threat": "linf"}
+            plain = (called or attack) == "natural"
+            name = {"eps_255": None, "threat": "none"} if plain else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": called or attack, "knowledge": knowledge, "draws": draws}
             name |= {"eps_space": "pixel"}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
@@ -116,7 +123,7 @@ class Book:
                 | ({"natural_correct": natural[i]} if natural else {})
                 for i, score in enumerate(scores)
             ]
-            if attack == "natural":
+            if plain:
                 for row in examples:
                     row |= {f"natural_{what}": row[f"adversarial_{what}"] for what in ("correct", "predictions")}
             views = {

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from math import isnan, nan, sqrt
+from math import inf, isnan, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,27 @@ def statistics(book: Any) -> Store:
         for measure, value in (("batch_mean", 1.0), ("tracked_mean", 2.0), ("batch_range", 6.0), ("tracked_range", 4.0))
     ]
     book.probed("statistics", "RN", net, rows, label="statistics-natural", **of)
+
+
+def epoch(loss: float, right: int | None = None, natural: int = 0, attacked: int | None = None, **more: Any) -> Any:
+    """Return an epoch's row: of 100 training and 10 held-out images so many were right."""
+    row = {"loss": loss, "train_correct": right, "train_examples": None if right is None else 100}
+    return row | {"natural_correct": natural, "adversarial_correct": attacked, "held_out": 10} | more
+
+
+def courses(book: Any) -> Store:
+    """BN with three seeds, of which one diverged after an epoch; IN with one, by an older release; RN natural."""
+    attacked = {"objective": "whitebox", **NET}
+    for seed, (loss, right) in enumerate([(2.0, 20), (2.2, 30), (2.4, 10)]):
+        first = epoch(loss, right, 4 + seed, 2 + seed, natural_loss=1.5 + seed / 4, adversarial_loss=2.0 + seed / 4)
+        second = epoch(loss - 1, right + 40, 9, 8 - seed, natural_loss=0.5, adversarial_loss=1.0 + seed)
+        course, state = ([first], "diverged") if seed == 2 else ([first, second], "finished")
+        book.trained("BN", seed, course, norm="BN", state=state, **attacked)
+    book.trained("IN", 0, [epoch(2.3, None, 3, 1), epoch(2.1, None, 5, 4)], norm="IN", **attacked)
+    natural = NET | {"objective": "natural", "attack": None}
+    for seed in (0, 1):
+        course = [epoch(1.0, 60, 6, natural_loss=1.1), epoch(0.5, 90, 8, natural_loss=0.9)]
+        book.trained("RN natural", seed, course, norm="RN", **natural)
     return book.close()
 
 
@@ -238,7 +259,8 @@ def table_of_cells(book: Any) -> Store:
 
 STORES: dict[str, Callable[[Any], Store]] = {
     "rna-figure1": transfers, "rna-figure2": surfaces, "rna-figure3": similarities, "rna-figure5": stronger,
-    "rna-theory": theories, "robustnorm-figure1": statistics, "robustnorm-figure9": landscapes, "s": table_of_cells,
+    "rna-theory": theories, "robustnorm-figure1": statistics, "robustnorm-figure3": courses,
+    "robustnorm-figure8": courses, "robustnorm-figure9": landscapes, "s": table_of_cells,
 }  # fmt: skip
 SAID = {
     "rna-figure1": ["natural training", "adversarial training", "accuracy (%)",
@@ -253,6 +275,10 @@ SAID = {
                            "(d) difference, natural images", "(h) difference, attacked images", "deviation"],
     "robustnorm-figure9": ["first direction", "second direction", "loss (cross-entropy, nats; log scale)",
                            "(a) BN natural", "natural training, natural images", "at the dot: loss 4.5, 33.3 % right"],
+    "robustnorm-figure3": ["loss", "accuracy (%)", "epoch", "held-out images, natural", "held-out images, attacked",
+                           "BN, 3 seeds †", "IN, 1 seed", "RN natural, 2 seeds"],
+    "robustnorm-figure8": ["training images, natural", "training images, attacked", "held-out images, natural",
+                           "held-out images, attacked", "BN, 3 seeds †"],
     "s": ["accuracy over fresh draws (%)", "variant", "natural", f"pgd-20@transfer #2, {ELL}∞ ε = 16/255"],
 }  # fmt: skip
 """What each figure must say: labels of its axes, titles, its legend."""
@@ -387,6 +413,53 @@ def test_statistics_are_compared_in_units_of_what_inference_divides_by(book) -> 
     assert ranges == pytest.approx({"mean": 0.25, "range": 0.5}, rel=1e-4)  # in units of the tracked range, 4
 
 
+def test_curves_are_means_over_seeds_with_students_intervals(book) -> None:
+    rows = rows_of(courses(book), "robustnorm-figure8")
+    bn = {"variant": "BN", "epoch": 1}
+    training = only(rows, **bn, images="training", quantity="accuracy")
+    assert (training["attack"], training["value"], training["n"], training["seeds"]) == ("adversarial", 0.2, 100, 3)
+    low, high = student([0.2, 0.3, 0.1])
+    assert low < 0 and (training["low"], training["high"]) == (0.0, pytest.approx(high))
+    loss = only(rows, **bn, images="training", quantity="loss")
+    assert loss["value"] == pytest.approx(2.2)
+    assert (loss["low"], loss["high"]) == pytest.approx(student([2.0, 2.2, 2.4]))
+    natural = only(rows, **bn, images="held-out", attack="natural", quantity="accuracy")
+    assert (natural["value"], natural["n"]) == (0.5, 10)  # of 4, 5 and 6 of ten
+    attacked = only(rows, **bn, images="held-out", attack="adversarial", quantity="loss")
+    assert attacked["value"] == 2.25 and (attacked["low"], attacked["high"]) == pytest.approx(student([2.0, 2.25, 2.5]))
+    later = only(rows, variant="BN", epoch=2, images="held-out", attack="adversarial", quantity="accuracy")
+    assert (later["value"], later["seeds"], later["diverged"]) == (0.75, 2, 1)  # the third diverged before
+    assert {row["attack"] for row in rows if row["variant"] == "RN natural"} == {"natural"}
+    assert {row["n"] for row in rows if row["variant"] == "IN" and row["images"] == "training"} == {10_000}
+
+
+def test_one_seed_has_no_interval_and_what_an_older_release_did_not_measure_no_curve(book) -> None:
+    rows = [row for row in rows_of(courses(book), "robustnorm-figure8") if row["variant"] == "IN"]
+    assert {(row["images"], row["attack"], row["quantity"]) for row in rows} == {
+        ("training", "adversarial", "loss"), ("held-out", "natural", "accuracy"),
+        ("held-out", "adversarial", "accuracy"),
+    }  # fmt: skip
+    assert {(row["seeds"], row["low"], row["high"]) for row in rows} == {(1, 0.0, inf), (1, 0.0, 1.0)}
+
+
+def test_a_loss_that_is_not_finite_is_left_out(book) -> None:
+    for seed, loss in enumerate([nan, inf, 3.0]):
+        book.trained("BN", seed, [epoch(1.0, 10, 1, natural_loss=loss)], norm="BN", objective="natural", **NET)
+    row = only(rows_of(book.close(), "robustnorm-figure3"), quantity="loss")
+    assert (row["value"], row["seeds"]) == (3.0, 1)
+
+
+def test_figure_3_shows_the_held_out_images_of_figure_8_and_both_are_of_one_sweep(make_book, tmp_path: Path) -> None:
+    store = courses(make_book("courses", "robustnorm-figure3"))
+    connection = connect(store)
+    kept = {}
+    for name in ("robustnorm-figure3", "robustnorm-figure8"):
+        figures.figure(connection, name, tmp_path)
+        kept[name] = pq.read_table(tmp_path / f"{name}.parquet").to_pylist()
+    held_out = [row for row in kept["robustnorm-figure8"] if row["images"] == "held-out"]
+    assert kept["robustnorm-figure3"] == held_out and len(kept["robustnorm-figure8"]) > len(held_out) > 0
+
+
 def test_any_sweep_has_its_table_as_a_figure(book) -> None:
     rows = ABLATION.tabulate(connect(table_of_cells(book)), "s").to_pylist()
     row = only(rows, variant="BN", column=f"pgd-20@transfer #2, {ELL}∞ ε = 16/255")
@@ -497,10 +570,10 @@ def test_an_unknown_name_lists_the_known(book, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(FIGURES))
 def test_a_figure_without_rows_says_which_sweep_to_run(book, tmp_path: Path, name: str) -> None:
     book.trained("BN")
-    connection = connect(book.close())
-    with pytest.raises(FigureError, match=f"no rows for figure {name} yet: .* rna-ray run sweeps/{name}.yaml$"):
+    connection, own = connect(book.close()), FIGURES[name].sweep or name
+    with pytest.raises(FigureError, match=f"no rows for figure {name} yet: .* rna-ray run sweeps/{own}.yaml$"):
         figures.figure(connection, name, tmp_path / "out")
-    with pytest.raises(FigureError, match=rf"no rows for figure {name} in sweep 's' yet: it draws what .*{name}.yaml"):
+    with pytest.raises(FigureError, match=rf"no rows for figure {name} in sweep 's' yet: it draws what .*{own}.yaml"):
         figures.figure(connection, name, tmp_path / "out", "s")
     assert not (tmp_path / "out").exists()
 

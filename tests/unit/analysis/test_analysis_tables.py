@@ -71,6 +71,27 @@ def test_seeds_are_averaged_within_an_example_and_their_spread_stands_apart(book
     assert said in table(connect(book.store), "s")
 
 
+def test_intervals_are_over_seeds_where_they_are_asked_for(book) -> None:
+    for seed, right in enumerate(([1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1])):
+        book.cell("BN", "pgd", "fixed", [right], seed=seed, batch_statistics=True, batch=2)
+    book.cell("IN", "pgd", "fixed", [[1, 0, 0, 0]])
+    connection = connect(book.close())
+    cell, alone = ablation(connection, "s")
+    half = 4.302652729911275 * 0.25 / 3**0.5  # Student's for two degrees of freedom
+    assert (cell.seed_low, cell.seed_high) == pytest.approx((0.75 - half, 1.0))
+    assert (alone.seed_low, alone.seed_high) == (None, None)
+    shown = table(connection, "s", interval="seeds")
+    assert f"75.0 ±{100 * half:.1f}" in shown and "25.0" in shown and "25.0 ±" not in shown
+    assert "± its 95 % Student interval over seeds, where there are several. n = 4 examples" in shown
+    assert "Means over up to 3 seeds. " in shown
+    said = "Answers take statistics of the batch of 2 in BN"
+    assert f"{said}." in shown and f"{said}: the intervals are over batches." in table(connection, "s")
+    with pytest.raises(QueryError, match="unknown interval 'seed'; did you mean 'seeds'"):
+        table(connection, "s", interval="seed")
+    with pytest.raises(QueryError, match="--interval seeds does not go with --against"):
+        table(connection, "s", interval="seeds", against="IN")
+
+
 def test_paths_that_images_share_are_said_of_their_columns(book) -> None:
     book.cell("BN+IN", "natural", "none", [[1, 0]])
     book.cell("BN+IN", "pgd", "fixed", [[1, 0]], path_sharing="batch")

@@ -1,4 +1,5 @@
-"""WideResNet-34 against its known size and a reference block; ResNet-50 against torchvision's; the activations."""
+"""WideResNet-34 and the CIFAR ResNets against their known sizes, a reference block, ResNet-50 and VGG against
+torchvision's; the activations."""
 
 from __future__ import annotations
 
@@ -12,16 +13,20 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from rna_ray.errors import SpaceError
 from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.build import Network, build
-from rna_ray.networks.paths import random_layers
+from rna_ray.networks.describe import NETWORKS, describe
+from rna_ray.networks.paths import following, random_layers
 from rna_ray.networks.wide_resnet import PreactivationBlock
 from rna_ray.sweep.sections import Network as NetworkSection
 
+SMALL = ("cifar-resnet20", "cifar-resnet38", "cifar-resnet50", "vgg11", "vgg16")
 
-def built(name: str, *, width: int, norm: str = "BN", **more: str) -> Network:
+
+def built(name: str, *, width: int, norm: str = "BN", side: int = 32, **more: str) -> Network:
     settings = {"name": name, "width": width, "norm": norm, "layer_based": False, "paths": "example", **more}
-    return build(settings, shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.2,) * 3, seed=0)
+    return build(settings, shape=(3, side, side), classes=10, mean=(0.5,) * 3, std=(0.2,) * 3, seed=0)
 
 
 def stirred(module: nn.Module) -> nn.Module:
@@ -103,6 +108,81 @@ def test_resnet50_is_torchvisions_parameter_for_parameter(training: bool) -> Non
     assert all(torch.allclose(tensor, running[key], atol=1e-4) for key, tensor in body.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("name", "published"), [("cifar-resnet20", 269_722), ("cifar-resnet38", 561_370), ("cifar-resnet50", 755_802)]
+)
+def test_a_cifar_resnet_has_the_published_parameters_and_its_projected_shortcuts(name: str, published: int) -> None:
+    """He et al., Table 6: 0.27M for ResNet-20, 0.46M for 32, 0.66M for 44, 0.85M for 56, with 97,216 for each n."""
+    body = built(name, width=NETWORKS[name].width).body
+    sizes = {key: parameter.numel() for key, parameter in body.named_parameters()}
+    projected = sum(size for key, size in sizes.items() if ".shortcut" in key)
+    assert sum(sizes.values()) - projected == published
+    assert projected == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    assert projected < 0.0103 * published
+
+
+def their_vgg(name: str) -> nn.Module:
+    """Return torchvision's VGG with batch norms, its classifier one linear layer."""
+    theirs = getattr(torchvision.models, f"{name}_bn")(init_weights=False)
+    return nn.Sequential(theirs.features, nn.Flatten(), nn.Linear(512, 10))
+
+
+def to_our_vgg(theirs: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and statistics of `their_vgg` under our names."""
+    ours: dict[str, torch.Tensor] = {}
+    stage = at = 0
+    for layer in theirs[0]:
+        place = f"stages.{stage}.{at}"
+        if isinstance(layer, nn.Conv2d):
+            ours |= {f"{place}.conv.{key}": tensor for key, tensor in layer.state_dict().items()}
+        elif isinstance(layer, nn.BatchNorm2d):
+            held = {key: tensor for key, tensor in layer.state_dict().items() if key != "num_batches_tracked"}
+            ours |= {f"{place}.norm.members.0.{key}": tensor for key, tensor in held.items()}
+            at += 1
+        elif isinstance(layer, nn.MaxPool2d):
+            stage, at = stage + 1, 0
+    return ours | {f"head.{key}": tensor for key, tensor in theirs[2].state_dict().items()}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("name", "parameters"), [("vgg11", 9_231_114), ("vgg16", 14_728_266)])
+def test_a_vgg_is_torchvisions_parameter_for_parameter(name: str, parameters: int, training: bool) -> None:
+    theirs, body = stirred(their_vgg(name)), built(name, width=64).body
+    assert sum(parameter.numel() for parameter in body.parameters()) == parameters
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        momentum(theirs, 1.0).train()(x + 0.1)  # running statistics under which 13 layers neither blow up nor fade
+        momentum(theirs, 0.1)
+        body.load_state_dict(to_our_vgg(theirs), strict=True)
+        expected, found = theirs.train(training)(x), body.train(training)(x)
+    assert expected.std() > 0.01
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    running = to_our_vgg(theirs)
+    assert all(torch.allclose(tensor, running[key], atol=1e-4) for key, tensor in body.state_dict().items())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bn_and_in_are_drawn_at_every_layer_of_a_32x32_image(name: str) -> None:
+    network = built(name, width=4, norm="BN+IN").train()
+    x = torch.rand(4, 3, 32, 32)
+    layers = random_layers(network)
+    assert len(layers) == len(describe(name, width=4, image_shape=(3, 32, 32), classes=10).layers)
+    logits = []
+    for member in range(2):
+        with following(network, torch.full((4, len(layers)), member)):
+            logits.append(network(x))
+    assert torch.isfinite(torch.stack(logits)).all() and not torch.allclose(*logits, atol=1e-3)
+    logits[1].square().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize(("side", "layer"), [(16, r"stages\.4\.0\.norm"), (8, r"stages\.3\.0\.norm")])
+@pytest.mark.parametrize("name", ["vgg11", "vgg16"])
+def test_instance_norm_of_a_single_pixel_is_refused_by_the_layers_name(name: str, side: int, layer: str) -> None:
+    with pytest.raises(SpaceError, match=rf"IN: layer {layer} has 1x1 pixels"):
+        built(name, width=4, norm="BN+IN", side=side)
+
+
 def test_the_activations_are_those_that_a_sweep_may_name() -> None:
     assert get_args(NetworkSection.model_fields["activation"].annotation) == tuple(ACTIVATIONS)
 
@@ -122,7 +202,7 @@ def test_an_activation_is_its_formula(name: str, formula) -> None:
     assert torch.allclose(ACTIVATIONS[name](x), torch.tensor([formula(one) for one in x.tolist()]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wide-resnet-34", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wide-resnet-34", "resnet50", *SMALL])
 def test_an_activation_takes_every_relus_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     relu, smooth = (built(name, width=4, activation=one).eval() for one in ("relu", "softplus"))
     x = torch.rand(2, 3, 32, 32)

@@ -79,6 +79,24 @@ def test_resnet50_has_53_norm_layers_and_the_published_cost() -> None:
     assert description.macs == pytest.approx(4.09e9, rel=0.01)
 
 
+@pytest.mark.parametrize(("name", "layers"), [("cifar-resnet20", 21), ("cifar-resnet38", 39), ("cifar-resnet50", 51)])
+def test_cifar_resnets_have_three_stages_of_16_32_and_64_channels(name: str, layers: int) -> None:
+    description = describe(name, width=None, image_shape=(3, 32, 32), classes=10)
+    assert len(description.layers) == layers
+    sizes = {(layer.channels, layer.height) for layer in description.layers}
+    assert sizes == {(16, 32), (32, 16), (64, 8)}
+
+
+@pytest.mark.parametrize(("name", "layers", "macs"), [("vgg11", 8, 0.153e9), ("vgg16", 13, 0.313e9)])
+def test_vggs_have_a_norm_after_each_convolution_and_the_known_cost(name: str, layers: int, macs: float) -> None:
+    description = describe(name, width=None, image_shape=(3, 32, 32), classes=10)
+    assert len(description.layers) == layers
+    assert {(layer.channels, layer.height) for layer in description.layers} == {
+        (64, 32), (128, 16), (256, 8), (512, 4), (512, 2)
+    }  # fmt: skip
+    assert description.macs == pytest.approx(macs, rel=0.01)
+
+
 def test_networks_build_alike_from_a_seed_and_leave_the_global_generator() -> None:
     before = torch.get_rng_state()
     one, same = (built("resnet8", (1, 8, 8), 4).state_dict() for _ in range(2))

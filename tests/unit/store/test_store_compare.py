@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,16 @@ def test_lists_missing_rows_and_missing_units_are_named(pair, evaluated) -> None
         "examples u1 example 2 adversarial_predictions: [4] != [5]",
         "examples u2: 2 rows != 3 rows",
     ]
+
+
+def test_a_column_that_one_store_did_not_measure_yet_differs_from_one_that_did(pair, rows) -> None:
+    for store, right in zip(pair, (None, 57), strict=True):
+        views = {"trials": rows("trials", unit_id="t"), "epochs": rows("epochs", 2, unit_id="t", train_correct=right)}
+        store.commit("t", views, record="trials")
+    path = Path(pair[0].uri) / "epochs" / "t.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["train_correct"]), path)
+    assert differences(*pair) == ["epochs t epoch 0 train_correct: None != 57 (and 1 more rows)"]
+    assert differences(pair[0], pair[0]) == []
 
 
 @given(st.floats(width=32), st.floats(width=32))

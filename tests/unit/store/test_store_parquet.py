@@ -157,6 +157,18 @@ def test_a_column_that_an_older_release_did_not_know_reads_as_null(store: Store,
     assert connect(store).execute("SELECT flags, batch FROM evaluations").fetchall() == [(None, 0)]
 
 
+def test_epochs_of_an_older_release_read_as_null_beside_those_of_this_one(store: Store, rows) -> None:
+    later = ["train_correct", "train_examples", "natural_loss", "adversarial_loss"]
+    for unit in ("old", "new"):
+        measured = rows("epochs", 2, unit_id=unit, **dict.fromkeys(later, 7))
+        store.commit(unit, {"epochs": measured, "trials": rows("trials", unit_id=unit)}, record="trials")
+    path = Path(store.uri) / "epochs" / "old.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    found = connect(store).execute(f"SELECT {', '.join(later)} FROM epochs ORDER BY unit_id, epoch").fetchall()
+    assert found == [(7, 7, 7.0, 7.0)] * 2 + [(None,) * 4] * 2
+    assert {name: store.read("epochs", ["old"])[name].to_pylist() for name in later} == dict.fromkeys(later, [None] * 2)
+
+
 def test_paths_may_be_relative_or_of_the_home_folder_or_a_uri(tmp_path: Path, monkeypatch, evaluated) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -234,7 +234,7 @@ def unit_of(plan: Plan, unit_id: str) -> dict[str, Any]:
 def test_entries_that_would_be_called_the_same_say_how_they_differ(planned: Planned) -> None:
     plan = planned(THREE, "probes=[{probe: transfer}, {probe: transfer, eps_255: 4}]")
     assert {one.probe for one in plan.probes} == {"transfer-7", "transfer-7 eps_255=4"}
-    with pytest.raises(SweepError, match="two entries ask for transfer-7 of 'A' on other examples or batches"):
+    with pytest.raises(SweepError, match="two entries ask for transfer-7 of 'A' on other examples or shards"):
         planned(THREE, "probes=[{probe: transfer}, {probe: transfer, examples: 20}]")
     once, twice = (planned(THREE, f"probes=[{'{probe: transfer}, ' * times}]") for times in (1, 2))
     assert once.units == twice.units

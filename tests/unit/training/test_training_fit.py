@@ -14,6 +14,7 @@ from rna_ray.attacks import expectation
 from rna_ray.attacks.base import Attack, Proposal, Victim
 from rna_ray.attacks.gradient import GradientAttack
 from rna_ray.errors import AttackError
+from rna_ray.evaluation.knowledge import Defence
 from rna_ray.networks.build import Network
 from rna_ray.networks.norms import BatchGroupNorm
 from rna_ray.networks.paths import difference, following
@@ -65,6 +66,33 @@ def test_held_out_images_are_attacked_by_transfer_in_eval_mode(followed: Calls, 
     assert all(torch.equal(path, attacked[0]) for path in attacked)
     for one, other in ((natural, attacked[0]), (natural, answered), (answered, attacked[0])):
         assert difference(one, other).float().mean().item() == pytest.approx(6, abs=1)
+
+
+@pytest.mark.parametrize("objective", ["natural", "blackbox"])
+def test_the_held_out_losses_are_the_mean_cross_entropies_of_the_answers_that_are_scored(
+    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the very logits that are counted, by the formula: no pass more than there was."""
+    answers: dict[str, list[torch.Tensor]] = {"natural": [], "adversarial": []}
+    plain = Defence.answer
+
+    def answer(self: Defence, x: torch.Tensor, name: str = "adversarial") -> torch.Tensor:
+        logits = plain(self, x, name)
+        answers[name].append(logits[:, 0])
+        return logits
+
+    monkeypatch.setattr(Defence, "answer", answer)
+    found, _ = fitted(tmp_path, settings("BN+IN", objective=objective, epochs=1))
+    (row,) = found.epochs
+    y = torch.from_numpy(part(1000, 1040).labels)
+    for name in ("natural", "adversarial") if objective == "blackbox" else ("natural",):
+        logits = torch.cat(answers[name]).double()
+        assert len(logits) == 40  # each held-out image once
+        expected = -(logits.exp() / logits.exp().sum(1, keepdim=True))[torch.arange(40), y].log().mean()
+        assert row[f"{name}_loss"] == pytest.approx(expected.item(), rel=1e-12)
+        assert row[f"{name}_correct"] == int((logits.argmax(1) == y).sum())
+    if objective == "natural":
+        assert row["adversarial_loss"] is None and not answers["adversarial"]
 
 
 @pytest.mark.parametrize(("attack_mode", "moves"), [("train", True), ("train_frozen", False), ("eval", False)])
@@ -157,6 +185,11 @@ def test_natural_training_learns_the_digits(tmp_path: Path) -> None:
     assert found.epochs[-1]["adversarial_correct"] is None and found.epochs[-1]["held_out"] == 300
     losses = [row["loss"] for row in found.epochs]
     assert losses == sorted(losses, reverse=True)
+    assert [row["train_examples"] for row in found.epochs] == [896] * 4  # 14 whole batches of 64 of the 900
+    right = [row["train_correct"] for row in found.epochs]
+    assert right == sorted(right) and 0.9 * 896 < right[-1] <= 896
+    assert {row["adversarial_loss"] for row in found.epochs} == {None}
+    assert found.epochs[-1]["natural_loss"] < 0.4 < found.epochs[0]["natural_loss"]
 
 
 def test_adversarial_training_makes_robust_what_natural_training_does_not(tmp_path: Path) -> None:
@@ -170,6 +203,7 @@ def test_without_held_out_images_the_last_weights_are_the_best_there_are(tmp_pat
     found, _ = fitted(tmp_path, settings(epochs=2), held_out=0)
     assert [row["held_out"] for row in found.epochs] == [0, 0]
     assert {row["natural_correct"] for row in found.epochs} == {0}
+    assert {row["natural_loss"] for row in found.epochs} == {row["adversarial_loss"] for row in found.epochs} == {None}
 
 
 def test_a_batch_larger_than_the_data_is_the_data(tmp_path: Path) -> None:

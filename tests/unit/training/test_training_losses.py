@@ -128,6 +128,41 @@ def test_an_update_is_that_of_the_papers_formulas(
         torch.testing.assert_close(dict(after.named_buffers())[name], buffer, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("awp", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_updates_own_images_are_counted_in_the_pass_that_gave_the_loss(
+    loss: str, awp: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacked ones, at the weights of that pass, and without a pass more than the update's own."""
+    given, passes, attacking, plain = one_update(loss, awp, "BN"), [], [], Attack.perturb
+    given["training"] |= {"epochs": 2, "batch": 12}
+
+    def perturb(self: Attack, *case: Any) -> Proposal:
+        attacking.append(True)
+        try:
+            return plain(self, *case)
+        finally:
+            attacking.pop()
+
+    def forward(self: Network, x: torch.Tensor) -> torch.Tensor:
+        logits = plain_forward(self, x)
+        if self.training and not attacking and torch.is_grad_enabled():
+            passes.append(logits.argmax(1))
+        return logits
+
+    monkeypatch.setattr(Attack, "perturb", perturb)
+    plain_forward = Network.forward
+    monkeypatch.setattr(Network, "forward", forward)
+    found, _ = fitted(tmp_path, given, images=30, held_out=8)
+    a_update = (1 if loss == "ce" else 2) * (2 if awp else 1)  # over x too, and once more to look for a direction
+    assert len(passes) == 2 * 2 * a_update
+    for epoch, row in enumerate(found.epochs):
+        order = Randomness(f"unit/epoch-{epoch}").permutation("order", 30)[:24]
+        y = torch.from_numpy(part(0, 30).labels)[order]
+        attacked = torch.cat([passes[(2 * epoch + at + 1) * a_update - 1] for at in range(2)])
+        assert (row["train_correct"], row["train_examples"]) == (int((attacked == y).sum()), 24)
+
+
 @pytest.mark.parametrize("norm", ["BN", "BN+IN"])
 @pytest.mark.parametrize("awp", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)

@@ -13,6 +13,7 @@ from training_base import checkpoints, fitted, network, rows, same_weights, sett
 from rna_ray.errors import CheckpointError, StoreError
 from rna_ray.networks.build import Network
 from rna_ray.store.files import Files
+from rna_ray.store.records import from_rows
 from rna_ray.training.checkpoint import Checkpoints, load, load_into, sha256
 from rna_ray.training.fit import Fitted
 
@@ -78,6 +79,36 @@ def test_a_training_killed_after_every_epoch_ends_the_same(
         with pytest.raises(Killed):
             fitted(tmp_path, settings(), report=kill)
     assert_same(fitted(tmp_path, settings(), report=kill), uninterrupted["blackbox"])
+
+
+LATER = ("train_correct", "train_examples", "natural_loss", "adversarial_loss")
+"""Columns that an older release did not measure."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_that_an_older_release_began_goes_on_with_its_rows_as_they_are(
+    case: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    asked, whole = settings(**CASES[case]), uninterrupted[case]
+    with pytest.raises(Killed):
+        fitted(tmp_path, asked, report=kill)
+    tensors, about = checkpoints(tmp_path).resume() or pytest.fail("there is a state to resume from")
+    for row in about["rows"]:
+        for name in LATER:
+            del row[name]
+    checkpoints(tmp_path).keep_resume(tensors, about)
+    resumed: list[int] = []
+    found, made = fitted(tmp_path, asked, report=lambda row: resumed.append(row["epoch"]))
+    assert resumed == [3] and same_weights(made, whole[1])
+    assert rows(found)[2] == rows(whole[0])[2]
+    table = from_rows("epochs", [{"unit_id": "unit", **row} for row in found.epochs])
+    for name in LATER:
+        assert table[name].to_pylist() == [None, None, whole[0].epochs[2][name]]
+    assert table["loss"].to_pylist() == [row["loss"] for row in whole[0].epochs]
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))

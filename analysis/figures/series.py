@@ -1,0 +1,173 @@
+"""Accuracy against a radius, the images answered together, or a norm's power (RobustNorm, Figures 4 to 6, 10, 11)."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from rna_ray.analysis import query
+from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
+from rna_ray.analysis.figures import style
+from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, short
+from rna_ray.errors import FigureError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+SCHEMA = pa.schema(
+    {
+        "training": pa.string(),
+        "line": pa.string(),
+        "variant": pa.string(),
+        "attack": pa.string(),
+        "x": pa.float64(),
+        "accuracy": pa.float64(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+        "over": pa.string(),
+        "n": pa.int64(),
+        "seeds": pa.int64(),
+        "eps_255": pa.float64(),
+        "eps_space": pa.string(),
+        "batch": pa.int64(),
+    }
+)
+OVER = {"seeds": "95 % Student intervals over seeds", "images": WILSON}
+_POWER = re.compile(r"RN(?:\((?P<options>.*)\))?")
+_PUBLISHED_POWER = 0.2
+"""The power of an RN that states none (RobustNorm, Section 4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """A quantity that accuracy is drawn against."""
+
+    title: str
+    axis: str
+    normalized: str | None = None
+    """What the axis says where radii are measured in normalised space, for axes of radii."""
+    log: bool = True
+    x: Callable[[Cell, Row], float | None]
+    """Its value for a cell, from queries/figures/series.sql; None for cells that have none."""
+    line: Callable[[Row], str]
+    """What the points of a line have in common beside their training and attack."""
+
+
+def _radius(cell: Cell, facts: Row) -> float | None:
+    return cell.eps_255 and cell.eps_255 / (255 if cell.eps_space == "normalized" else 1)
+
+
+def _power(cell: Cell, facts: Row) -> float | None:
+    if not (match := _POWER.fullmatch(facts["norm"])):
+        return None
+    stated = [option for option in (match["options"] or "").split(",") if option.startswith("p=")]
+    return float(stated[0].removeprefix("p=")) if stated else _PUBLISHED_POWER
+
+
+def _without_power(facts: Row) -> str:
+    return re.sub(r"\(\)$", "", re.sub(r"p=[\d.]+,?|,p=[\d.]+", "", facts["norm"]))
+
+
+RADIUS = Against(
+    title="Accuracy under larger radii", axis="radius ε (1/255)", normalized="radius ε (in normalised pixels)",
+    x=_radius, line=lambda facts: facts["name"],
+)  # fmt: skip
+BATCH = Against(
+    title="Accuracy by how many images are answered together", axis="images in a batch",
+    x=lambda cell, facts: facts["batch"], line=lambda facts: facts["name"],
+)  # fmt: skip
+POWER = Against(
+    title="Accuracy by the power of RobustNorm", axis="power p", log=False, x=_power, line=_without_power
+)  # fmt: skip
+
+
+def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
+    """Return a row for each point: accuracy in [0, 1], its interval over seeds where all have several, else images.
+
+    A panel is one attack on networks of one training; a line is a norm, or a variant where norms tell none apart.
+    """
+    cells = [cell for cell in ablation(connection, sweep) if cell.accuracy is not None]
+    connection.execute(sql("figures/networks"))
+    facts = {row["number"]: row for row in query.answer(connection, sql("figures/series")).to_pylist()}
+    names = short((cell.variant, facts[cell.number]["norm"], facts[cell.number]["training"]) for cell in cells)
+    rows = []
+    for cell in cells:
+        about = facts[cell.number] | {"name": names[cell.variant]}
+        if (x := against.x(cell, about)) is not None:
+            rows.append(_point(cell, about, float(x), against.line(about)))
+    over = "seeds" if all(row["seed_low"] is not None for row in rows) else "images"
+    for row in rows:
+        ends = (row.pop("seed_low"), row.pop("seed_high"))
+        row |= {"over": over} | (dict(zip(("low", "high"), ends, strict=True)) if over == "seeds" else {})
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["x"]), SCHEMA)
+
+
+def _point(cell: Cell, facts: Row, x: float, line: str) -> dict[str, Any]:
+    name = cell.attack.partition(" ")[0]
+    attack = name if cell.threat != "l2" else f"{name} ({BALLS['l2']})"
+    kept = ("variant", "accuracy", "low", "high", "seed_low", "seed_high", "n", "seeds", "eps_255", "eps_space")
+    where = {"attack": attack, "training": facts["training"], "line": line, "x": x, "batch": facts["batch"]}
+    return {column: getattr(cell, column) for column in kept} | where
+
+
+def draw(against: Against, rows: Sequence[Row], setting: Setting) -> Figure:
+    """Draw a row of panels for each training and a column for each attack; a line keeps its colour and marker."""
+    trainings = [training for training in TRAINING if any(row["training"] == training for row in rows)]
+    attacks, lines = (list(dict.fromkeys(row[column] for row in rows)) for column in ("attack", "line"))
+    if len(spaces := {row["eps_space"] for row in rows if row["eps_255"]}) > 1 and against.normalized:
+        both = " and ".join(sorted(spaces))
+        raise FigureError(f"radii in {both} space have no axis in common; give them sweeps of their own")
+    looks = {name: {"color": style.COLOURS[at % 8], "marker": style.MARKERS[at % 10]} for at, name in enumerate(lines)}
+    more = [] if against.normalized else _balls(rows)
+    footer = setting.footer(rows, OVER[rows[0]["over"]], *more)
+    width, height = 2.0 + 2.9 * len(attacks), 1.5 + 2.6 * len(trainings)
+    picture = style.picture(width, height, against.title, footer)
+    panels = style.grid(picture, len(trainings), len(attacks), len(trainings) * len(attacks), sharex=True, sharey=True)
+    for at, (training, attack) in enumerate(itertools.product(trainings, attacks)):
+        axes = panels[at]
+        for name in lines:
+            held = [row for row in rows if (row["training"], row["attack"], row["line"]) == (training, attack, name)]
+            _line(axes, held, looks[name])
+        style.letter(axes, at, f"{attack}, {TRAINING[training]}")
+        axes.set_xlabel(against.normalized if "normalized" in spaces and against.normalized else against.axis)
+        axes.set_ylabel("accuracy (%)")
+        axes.label_outer()
+        if against.log:
+            _log(axes, sorted({row["x"] for row in rows}))
+        axes.set_ylim(-2, 102)
+        axes.grid(True, axis="y")
+    picture.legend(handles=[style.proxy(name, **look) for name, look in looks.items()], loc="outside right upper")
+    return picture
+
+
+def _line(axes: Axes, rows: Sequence[Row], look: Mapping[str, Any]) -> None:
+    xs, ys = [row["x"] for row in rows], [100 * row["accuracy"] for row in rows]
+    below = [100 * (row["accuracy"] - row["low"]) for row in rows]
+    above = [100 * (row["high"] - row["accuracy"]) for row in rows]
+    if rows:
+        axes.errorbar(xs, ys, (below, above), elinewidth=0.8, **look)
+
+
+def _log(axes: Axes, xs: Sequence[float]) -> None:
+    """Give the axis a logarithmic scale with a tick at each value that was measured."""
+    axes.set_xscale("log")
+    axes.set_xticks(xs, [f"{x:g}" for x in xs], rotation=45, ha="right", rotation_mode="anchor")
+    axes.minorticks_off()
+
+
+def _balls(rows: Sequence[Row]) -> list[str]:
+    """Return what to say of the attacks' radii, where they are no axis."""
+    balls = {
+        f"ε = {row['eps_255'] / 255:.3g} of normalised pixels" if row["eps_space"] == "normalized"
+        else f"ε = {row['eps_255']:g}/255"
+        for row in rows if row["eps_255"]
+    }  # fmt: skip
+    return [f"attacks within {' or '.join(sorted(balls))}"] if balls else []

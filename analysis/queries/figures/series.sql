@@ -1,0 +1,7 @@
+-- What each cell in the tables of queries/scores.sql varies that accuracy may be drawn against: the attack's radius, the
+-- images answered together, the network's norm; and how the network was trained. Needs queries/figures/networks.sql.
+SELECT cell AS number, any_value(evaluations.attack) AS name, any_value(batch) AS batch, any_value(norm) AS norm,
+    any_value(training) AS training
+FROM asked JOIN evaluations USING (unit_id) JOIN networks ON networks.id = evaluations.network_id
+GROUP BY cell
+ORDER BY cell
