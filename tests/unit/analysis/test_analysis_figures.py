@@ -223,6 +223,7 @@ def statistics(book: Any) -> Store:
         for measure, value in (("batch_mean", 1.0), ("tracked_mean", 2.0), ("batch_range", 6.0), ("tracked_range", 4.0))
     ]
     book.probed("statistics", "RN", net, rows, label="statistics-natural", **of)
+    return book.close()
 
 
 def epoch(loss: float, right: int | None = None, natural: int = 0, attacked: int | None = None, **more: Any) -> Any:
