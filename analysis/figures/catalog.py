@@ -12,7 +12,19 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import tables
-from rna_ray.analysis.figures import ablation, curves, files, series, similarity, strength, surface, theory, transfer
+from rna_ray.analysis.figures import (
+    ablation,
+    curves,
+    files,
+    landscape,
+    series,
+    similarity,
+    statistics,
+    strength,
+    surface,
+    theory,
+    transfer,
+)
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
 
@@ -66,6 +78,11 @@ FIGURES = {
         tabulate=theory.tabulate,
         draw=theory.draw,
     ),
+    "robustnorm-figure1": Figure(
+        about="RobustNorm Figure 1: a batch's mean and variance against the tracked ones, channel by channel.",
+        tabulate=statistics.tabulate,
+        draw=statistics.draw,
+    ),
     "robustnorm-figure3": Figure(
         about="RobustNorm Figure 3: loss and accuracy of held-out images over the epochs of training.",
         tabulate=curves.held_out,
@@ -76,6 +93,11 @@ FIGURES = {
         tabulate=curves.tabulate,
         draw=curves.draw,
         sweep="robustnorm-figure3",
+    ),
+    "robustnorm-figure9": Figure(
+        about="RobustNorm Figure 9: the loss over two filter-normalised directions of the weights.",
+        tabulate=landscape.tabulate,
+        draw=landscape.draw,
     ),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
