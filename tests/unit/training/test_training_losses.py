@@ -22,7 +22,8 @@ from rna_ray.training.losses import START
 
 EPS, STEP, GAMMA, LR = 25.5 / 255, 12.75 / 255, 0.01, 0.5
 LOSSES = {
-    "ce": None, "mixed": {"name": "mixed"}, "trades": {"name": "trades", "beta": 6.0}, "mart": {"name": "mart", "beta": 5.0}
+    "ce": None, "mixed": {"name": "mixed"}, "trades": {"name": "trades", "beta": 6.0},
+    "mart": {"name": "mart", "beta": 5.0},
 }  # fmt: skip
 AWP = {"gamma": GAMMA, "warmup": 0}
 Answer = Callable[[torch.Tensor], torch.Tensor]
