@@ -12,7 +12,19 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import tables
-from rna_ray.analysis.figures import ablation, curves, files, series, similarity, strength, surface, theory, transfer
+from rna_ray.analysis.figures import (
+    ablation,
+    curves,
+    files,
+    landscape,
+    series,
+    similarity,
+    statistics,
+    strength,
+    surface,
+    theory,
+    transfer,
+)
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
 
@@ -57,13 +69,19 @@ FIGURES = {
         tabulate=strength.tabulate,
         draw=strength.draw,
     ),
-    "robustnorm-figure4": _series("RobustNorm Figures 4 and 6: larger radii, for each attack.", series.RADIUS),
+    "robustnorm-figure4": _series("RobustNorm Figure 4: larger radii, for each attack, CIFAR-10.", series.RADIUS),
+    "robustnorm-figure6": _series("RobustNorm Figure 6: larger radii, for each attack, CIFAR-100.", series.RADIUS),
     "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
     "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
     "rna-theory": Figure(
         about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
         tabulate=theory.tabulate,
         draw=theory.draw,
+    ),
+    "robustnorm-figure1": Figure(
+        about="RobustNorm Figure 1: a batch's mean and variance against the tracked ones, channel by channel.",
+        tabulate=statistics.tabulate,
+        draw=statistics.draw,
     ),
     "robustnorm-figure3": Figure(
         about="RobustNorm Figure 3: loss and accuracy of held-out images over the epochs of training.",
@@ -75,6 +93,11 @@ FIGURES = {
         tabulate=curves.tabulate,
         draw=curves.draw,
         sweep="robustnorm-figure3",
+    ),
+    "robustnorm-figure9": Figure(
+        about="RobustNorm Figure 9: the loss over two filter-normalised directions of the weights.",
+        tabulate=landscape.tabulate,
+        draw=landscape.draw,
     ),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""

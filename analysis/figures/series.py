@@ -15,7 +15,7 @@ from rna_ray.analysis import query
 from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, short
-from rna_ray.errors import FigureError
+from rna_ray.errors import FigureError, QueryError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,10 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
 
     A panel is one attack on networks of one training; a line is a norm, or a variant where norms tell none apart.
     """
-    cells = [cell for cell in ablation(connection, sweep) if cell.accuracy is not None]
+    try:
+        cells = [cell for cell in ablation(connection, sweep) if cell.accuracy is not None]
+    except QueryError:  # a sweep of nothing but probes
+        return SCHEMA.empty_table()
     connection.execute(sql("figures/networks"))
     facts = {row["number"]: row for row in query.answer(connection, sql("figures/series")).to_pylist()}
     names = short((cell.variant, facts[cell.number]["norm"], facts[cell.number]["training"]) for cell in cells)

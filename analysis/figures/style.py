@@ -81,9 +81,9 @@ def proxy(label: str, **look: Any) -> Line2D:
     return Line2D([], [], label=label, **look)
 
 
-def letter(axes: Axes, at: int, title: str) -> None:
+def letter(axes: Axes, at: int, title: str, **look: Any) -> None:
     """Give a panel its letter and title."""
-    axes.set_title(f"({chr(ord('a') + at)}) {title}", loc="left")
+    axes.set_title(f"({chr(ord('a') + at)}) {title}", loc="left", **look)
 
 
 def grid(picture: Figure, rows: int, columns: int, used: int, **shared: Any) -> Sequence[Axes]:

@@ -84,6 +84,12 @@ class Passes:
         other.loss = loss
         return other
 
+    def through(self, forward: Forward) -> Passes:
+        """Return the same passes through another function in the network's place, such as itself at other weights."""
+        other = copy.copy(self)
+        other.forward, other.batch = forward, None
+        return other
+
     def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return fp32 logits (k, N, classes) of images x (N, C, H, W)."""
         return torch.cat([self._wide(x, part) for part in draws.split(self._draws_a_pass(x))])

@@ -55,6 +55,11 @@ class Member(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def tracked(self) -> dict[str, torch.Tensor]:
+        """The statistics (groups,) by name that inference takes from training; empty where there are none."""
+        return {}
+
 
 class BatchStatistics:
     """A member that takes statistics of the batch: in training, and of those that it does not track always.
@@ -67,6 +72,10 @@ class BatchStatistics:
     track: Track
     update: bool = True
     gather: Gather | None = None
+
+    def measured(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the statistics (groups,) of a batch (N, C, H, W), by the names and definitions of the tracked ones."""
+        raise NotImplementedError
 
     @property
     def takes_batch(self) -> bool:
@@ -143,6 +152,14 @@ class BatchGroupNorm(BatchStatistics, GroupNorm):
             self._track(mean.detach(), variance.detach(), samples)
         return mean, variance
 
+    @property
+    def tracked(self) -> dict[str, torch.Tensor]:
+        return _there({"mean": self.running_mean, "variance": self.running_var})
+
+    def measured(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        variance, mean = torch.var_mean(x.reshape(x.shape[0], self.groups, -1), (0, 2))
+        return {"mean": mean, "variance": variance}  # the variance unbiased, as the running one is
+
     def _track(self, mean: torch.Tensor, variance: torch.Tensor, samples: float | torch.Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
             return
@@ -207,6 +224,18 @@ class RobustNorm(BatchStatistics, Member):
                     running.lerp_(value.detach().to(running.dtype), MOMENTUM)
         return centre, powered
 
+    @property
+    def tracked(self) -> dict[str, torch.Tensor]:
+        return _there({self._centre: self.running_centre, "range": self.running_range})
+
+    def measured(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        mean, low, high = x.mean((0, 2, 3)), x.amin((0, 2, 3)), x.amax((0, 2, 3))
+        return {self._centre: mean if self.from_mean else low, "range": (high - low).pow(self.power)}
+
+    @property
+    def _centre(self) -> str:
+        return "mean" if self.from_mean else "minimum"
+
     def extra_repr(self) -> str:
         return f"{self.channels}, power={self.power}, track={self.track}, affine={self.weight is not None}"
 
@@ -219,6 +248,11 @@ class NoNorm(Member):
 
     def normaliser(self, moments: Moments) -> Pair:
         return torch.zeros_like(moments.mean), torch.ones_like(moments.mean)
+
+
+def _there(values: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """Return the values that are there."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _member(of: LayerMember, channels: int, eps: float) -> Member:

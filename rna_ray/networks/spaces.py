@@ -145,6 +145,11 @@ class LayerMember:
         """Whether an example's answer hangs on the others of its batch at inference too."""
         return self.track != "all"
 
+    @property
+    def tracked(self) -> bool:
+        """Whether inference takes statistics that were tracked while training."""
+        return self.statistics not in ("example", "none") and self.track != "none"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NormLayer:

@@ -30,6 +30,8 @@ class Extent:
     """Its norm layers."""
     random_layers: int
     """Those of them where more than one member can be drawn."""
+    tracked_layers: int
+    """Its norm layers where a member takes tracked statistics at inference."""
     layer_based: bool
     """Whether one draw serves all layers."""
     batch_dependent: bool
@@ -67,6 +69,8 @@ class Probe(Named):
     attack: str | None = None  # the attack whose options these are too
     scope: Callable[[Settings], Scope]
     examples: int = 1000  # how many test images where an entry does not say
+    whole_batches: bool = False
+    """Whether it measures batches and no examples, so that the last one must not be smaller."""
     precision: Literal["fp32", "fp64"] | None = None
     """What a probe computes in that runs its networks itself, uncompiled; None is as they were trained."""
     each: bool = False
@@ -86,11 +90,21 @@ def find(name: str) -> Probe:
 
 
 def attack_of(record: Probe, settings: Settings) -> dict[str, Any] | None:
-    """Return the settings of a probe's attack, as `attacks.make` takes them; None where it has none."""
-    if record.attack is None:
+    """Return the settings of a probe's attack, as `attacks.make` takes them; None where it makes none."""
+    if record.attack is None or settings.get("images") == "natural":
         return None
-    names = {option.name for option in catalog.find(record.attack).options}
-    return {"name": record.attack, **{name: value for name, value in settings.items() if name in names}}
+    of_attack = _attack_options(record)
+    return {"name": record.attack, **{name: value for name, value in settings.items() if name in of_attack}}
+
+
+def options_of(record: Probe, settings: Settings) -> dict[str, Any]:
+    """Return the settings of a probe that are not its attack's."""
+    of_attack = _attack_options(record)
+    return {name: value for name, value in settings.items() if name not in of_attack}
+
+
+def _attack_options(record: Probe) -> set[str]:
+    return {option.name for option in catalog.find(record.attack).options} if record.attack else set()
 
 
 def _pgd(steps: int) -> tuple[Option, ...]:
@@ -125,6 +139,21 @@ def _similar(settings: Settings, extent: Extent) -> Sequence[Settings]:
     return (settings,)
 
 
+def _tracking(settings: Settings, extent: Extent) -> Sequence[Settings]:
+    """Return the settings, for a network that has tracked statistics to compare with."""
+    if not extent.tracked_layers:
+        raise SweepError(
+            f"probe: statistics compares batches with what a norm tracked while training, and {extent.norm} tracks "
+            "nothing; say with `only` for which other variants this entry is"
+        )
+    return (settings,)
+
+
+def _crafted(settings: Settings) -> float:
+    """Return the passes of the attack that `images: attacked` asks for."""
+    return 3 * settings["steps"] if settings["images"] == "attacked" else 0
+
+
 def _gradients(settings: Settings, extent: Extent | None) -> tuple[float, float]:
     """Return the passes of one gradient of each network, or of each member."""
     return (3, 3) if extent is None or settings["between"] == "networks" else (3 * extent.members, 0)
@@ -152,6 +181,13 @@ def _bounded(settings: Settings, extent: Extent | None) -> tuple[float, float]:
         return each, attack + each
     return extent.members * (extent.members - 1) * (attack + 2 * each), 0
 
+
+_IMAGES = Option(
+    name="images",
+    default="natural",
+    choices=("natural", "attacked"),
+    about="Which images: as they are, or attacked by PGD, ε and step those of training.attack unless stated.",
+)
 
 _RECORDS = (
     Probe(
@@ -246,6 +282,33 @@ _RECORDS = (
         each=True,
         parts=_similar,
         passes=_bounded,
+    ),
+    Probe(
+        name="landscape",
+        about="The loss over two random filter-normalised weight directions (RobustNorm, Figure 9; Li et al. 2018).",
+        options=(
+            Option(name="radius", default=1.0, about="How far to go each way; 1 is the length of each filter."),
+            Option(name="points", default=25, minimum=2.0, above=False, about="The points along each axis."),
+            _IMAGES,
+            *_pgd(10),
+        ),
+        attack="pgd",
+        scope=lambda settings: "network",
+        label="landscape-{images}",
+        examples=200,
+        precision="fp32",
+        passes=lambda settings, extent: (settings["points"] ** 2 + _crafted(settings), 0),
+    ),
+    Probe(
+        name="statistics",
+        about="A test batch's mean and variance in each channel, beside the tracked ones (RobustNorm, Figure 1).",
+        options=(_IMAGES, *_pgd(10)),
+        attack="pgd",
+        scope=lambda settings: "network",
+        label="statistics-{images}",
+        whole_batches=True,
+        parts=_tracking,
+        passes=lambda settings, extent: ((extent.members if extent else 1) * (1 + _crafted(settings)), 0),
     ),
 )
 PROBES: dict[str, Probe] = {record.name: record for record in _RECORDS}

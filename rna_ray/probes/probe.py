@@ -14,7 +14,7 @@ from rna_ray.data import Split
 from rna_ray.evaluation.batches import Batch, batches
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import mode
-from rna_ray.probes import bound, path_transfer, similarity, smoothness, surface, transfer
+from rna_ray.probes import bound, landscape, path_transfer, similarity, smoothness, statistics, surface, transfer
 from rna_ray.probes.subject import Rows, Subject
 from rna_ray.randomness import Randomness
 
@@ -27,6 +27,8 @@ MEASURES: dict[str, Callable[[Settings, Sequence[Subject], Batch], Rows]] = {
     "surface": surface.measure,
     "smoothness": smoothness.measure,
     "bound": bound.measure,
+    "landscape": landscape.measure,
+    "statistics": statistics.measure,
 }
 """Each probe of the catalog → the function that measures a batch."""
 

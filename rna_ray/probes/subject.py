@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 
 from rna_ray.attacks.expectation import Forward, Passes
+from rna_ray.attacks.make import make
 from rna_ray.evaluation.batches import Batch
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
@@ -75,6 +76,13 @@ class Subject:
         self.native &= passes.native
         knowledge = Knowledge("transfer")
         return Defence(passes, paths, self.random, batch.examples, knowledge, draws=1, draw=draw, noise=self.noise)
+
+
+def attacked(settings: Mapping[str, Any], defence: Defence, batch: Batch) -> torch.Tensor:
+    """Return a batch's images (N, C, H, W), attacked where the unit's settings name an attack."""
+    if settings["attack"] is None:
+        return batch.x
+    return make(settings["attack"]).perturb(defence, batch.x, batch.y).x_adv
 
 
 def predicted(defence: Defence, x: torch.Tensor, name: str = "adversarial") -> torch.Tensor:

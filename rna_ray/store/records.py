@@ -192,7 +192,7 @@ _CERTIFICATES = (
 _PROBES = (
     UNIT,
     EVALUATION,
-    _column("probe", _TEXT, "What was measured: transfer, path-transfer, similarity, surface, smoothness, bound."),
+    _column("probe", _TEXT, "What was measured: a probe by its name, such as transfer or surface."),
     NETWORK,
     _column("source_id", _TEXT, "Content id of the other network of a pair: the one that was attacked.", optional=True),
     _column("checkpoint", _TEXT, "last or best."),

@@ -232,6 +232,8 @@ def _loss(given: Loss) -> dict[str, Any] | None:
     """Return a loss that is not cross-entropy, its beta as published where none is stated."""
     if given.name == "cross-entropy":
         return None
+    if given.name == "mixed":
+        return {"name": given.name}
     return {"name": given.name, "beta": given.beta or {"trades": 6.0, "mart": 5.0}[given.name]}
 
 

@@ -60,7 +60,12 @@ def measurements(entry: Probe, label: str, found: Sequence[Found]) -> Iterator[t
 
 
 def _check_batches(entry: Probe, record: catalog.Probe, label: str, about: Sequence[Found]) -> None:
-    """Refuse what would measure a network on other batches than those that it answers for."""
+    """Refuse what would measure a network on other batches than those that it answers for, or a smaller batch."""
+    examples = _count(entry, record, about[0])
+    if record.whole_batches and examples % entry.batch:
+        raise SweepError(
+            f"examples: {record.name} compares whole batches, and {examples} is not a multiple of batch, {entry.batch}"
+        )
     dependent = next((one for one in about if one.batch_dependent), None)
     if dependent is None:
         return
@@ -70,7 +75,7 @@ def _check_batches(entry: Probe, record: catalog.Probe, label: str, about: Seque
             f"probe: {label} looks at each image by itself, and {who} answers with statistics of a batch; say with "
             "`only` for which other variants this entry is"
         )
-    if (examples := evaluations.count(entry, dependent.info, record.examples)) % entry.batch:
+    if examples % entry.batch:
         raise SweepError(
             f"probe: {who} answers with statistics of a batch, so that none may shrink, and {examples} examples are no "
             f"whole batches of {entry.batch}; allowed are multiples of it"
@@ -113,6 +118,7 @@ def extent_of(one: Found) -> Extent | None:
         members=one.space.paths(one.layers, layer_based=True),
         layers=len(sizes),
         random_layers=sum(size > 1 for size in sizes),
+        tracked_layers=sum(any(member.tracked for member in one.space.at(layer)) for layer in one.layers),
         layer_based=one.unit.settings["network"]["layer_based"],
         batch_dependent=one.batch_dependent,
         other=next((str(norm) for norm in one.space.members if norm.statistics not in ("batch", "example")), None),
@@ -123,14 +129,13 @@ def _units(
     entry: Probe, record: catalog.Probe, settings: Mapping[str, Any], source: Found | None, one: Found
 ) -> dict[Unit, int]:
     """Return a measurement's units with their estimated multiply-adds."""
-    examples = evaluations.count(entry, one.info, record.examples)
-    attack = catalog.attack_of(record, settings)
+    examples = _count(entry, record, one)
     roles = {"source": source, "network": one} if source else {"network": one}
     whole = {
         "probe": record.name,
         "data": {"name": one.info.name, "digest": one.unit.settings["data"]["digest"], "split": "test"},
-        "attack": attack,
-        "options": {name: value for name, value in settings.items() if attack is None or name not in attack},
+        "attack": catalog.attack_of(record, settings),
+        "options": catalog.options_of(record, settings),
         "batch": min(entry.batch, examples),
         **{role: _role(entry, record, each, drawn=source is not None) for role, each in roles.items()},
     }
@@ -140,6 +145,13 @@ def _units(
         units.probe(whole, examples=(start, stop)): round(macs * (stop - start))
         for start, stop in evaluations.shards(entry, examples)
     }
+
+
+def _count(entry: Probe, record: catalog.Probe, one: Found) -> int:
+    """Return how many test images a probe measures: where it needs whole batches, as many of these as there are."""
+    most = min(record.examples, one.info.test_examples)
+    whole = most // entry.batch * entry.batch
+    return evaluations.count(entry, one.info, whole if record.whole_batches and whole else most)
 
 
 def _role(entry: Probe, record: catalog.Probe, one: Found, *, drawn: bool) -> dict[str, Any]:

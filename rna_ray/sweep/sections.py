@@ -236,8 +236,9 @@ class TrainingAttack(Section):
 class Loss(Section):
     """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
 
-    name: Literal["cross-entropy", "trades", "mart"] = "cross-entropy"
-    """The loss: cross-entropy on attacked images, trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    name: Literal["cross-entropy", "mixed", "trades", "mart"] = "cross-entropy"
+    """The loss: cross-entropy on attacked images, mixed (on images as they are too, each half: Goodfellow et al. 2015),
+    trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
     beta: float | None = Field(None, gt=0)
     """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
     and 5."""

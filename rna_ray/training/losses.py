@@ -3,6 +3,7 @@
 With f the network, x an image, x' the same under attack, p = softmax f(x), p' = softmax f(x') and y the label:
 
     cross-entropy   CE(f(x'), y); without an attack CE(f(x), y)
+    mixed           [CE(f(x), y) + CE(f(x'), y)] / 2                                    (Goodfellow et al. 2015)
     trades          CE(f(x), y) + beta·KL(p ‖ p')                                       (Zhang et al. 2019)
     mart            -log p'_y - log(1 - max_{k≠y} p'_k) + beta·KL(p ‖ p')·(1 - p_y)     (Wang et al. 2020)
 
@@ -42,8 +43,11 @@ class Loss:
     """The loss of a training, by the `loss` of its settings; None is cross-entropy."""
 
     def __init__(self, settings: Mapping[str, Any] | None) -> None:
-        self.name, self.beta = (settings["name"], settings["beta"]) if settings else ("cross-entropy", 0.0)
-        self._loss = {"cross-entropy": self._cross_entropy, "trades": self._trades, "mart": self._mart}[self.name]
+        given = settings or {"name": "cross-entropy"}
+        self.name, self.beta = given["name"], given.get("beta", 0.0)
+        self._loss = {
+            "cross-entropy": self._cross_entropy, "mixed": self._mixed, "trades": self._trades, "mart": self._mart,
+        }[self.name]  # fmt: skip
 
     def __call__(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
         """Return the mean loss of the images x and their attacked selves (N, C, H, W) with labels y (N,)."""
@@ -68,6 +72,10 @@ class Loss:
     def _cross_entropy(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
         logits = answer(x_adv)
         return F.cross_entropy(logits, y), logits
+
+    def _mixed(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
+        clean, logits = F.cross_entropy(answer(x), y), answer(x_adv)
+        return (clean + F.cross_entropy(logits, y)) / 2, logits
 
     def _trades(self, answer: Answer, x: torch.Tensor, x_adv: torch.Tensor, y: torch.Tensor) -> Measured:
         clean, logits = _predictions(answer(x)), answer(x_adv)

@@ -37,7 +37,7 @@ class Book:
         """Plan a train unit, write its trial and the rows of its epochs (its `course`), and return its id."""
         unit = f"train-{len(self.plan)}"
         self._ask(variant, seed, unit_id=unit, kind="train")
-        row = _row("trials", **({"unit_id": unit, "state": "finished"} | settings))
+        row = _row("trials", **({"unit_id": unit, "state": "finished", "seed": seed} | settings))
         views = {"trials": from_rows("trials", [row])}
         if course:
             given = [{"unit_id": unit, "epoch": epoch} | each for epoch, each in enumerate(course, 1)]
@@ -55,11 +55,15 @@ class Book:
         source: tuple[str, str] | None = None,
         seed: int = 0,
         view: str = "measures",
+        label: str | None = None,
         **settings: Any,
     ) -> None:
-        """Plan a probe unit of a network (of `source`, another label and id, and it) and write its rows of a view."""
-        unit, label = f"{probe}-{len(self.plan)}", source[0] if source else None
-        self._ask(variant, seed, unit_id=unit, kind="probe", attack=probe, source=label, position=len(self.plan))
+        """Plan a probe unit of a network (of `source`, another label and id, and it) and write its rows of a view.
+
+        `label` is what the plan calls the entry, where that is not the probe's name.
+        """
+        unit, other, position = f"{probe}-{len(self.plan)}", source[0] if source else None, len(self.plan)
+        self._ask(variant, seed, unit_id=unit, kind="probe", attack=label or probe, source=other, position=position)
         shared = {"unit_id": unit, "evaluation": unit, "network_id": network}
         shared |= {"source_id": source[1]} if source else {}
         kind = {"probe": probe} if view == "measures" else {}

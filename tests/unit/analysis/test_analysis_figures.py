@@ -176,6 +176,57 @@ def theories(book: Any) -> Store:
     return book.close()
 
 
+def landscapes(book: Any) -> Store:
+    """Two networks and two seeds of one; natural and attacked images; one loss that is no number."""
+    for variant, objective in (("BN natural", "natural"), ("BN", "whitebox")):
+        for seed in (0, 1) if variant == "BN" else (0,):
+            net = book.trained(variant, seed, norm="BN", objective=objective, **NET)
+            for label, extra in (("landscape-natural", {}), ("landscape-attacked", PGD_7)):
+                rows = [
+                    {"measure": measure, "example": example, "x": x, "y": y, "value": value}
+                    for x in (-1.0, 0.0, 1.0)
+                    for y in (-1.0, 0.0, 1.0)
+                    for example, loss in enumerate((1.0, 2.0, 6.0))
+                    for measure, value in (("loss", loss * (1 + abs(x) + y**2 + seed)), ("correct", float(loss < 2)))
+                ]
+                if variant == "BN natural":
+                    rows[0]["value"] = nan
+                book.probed("landscape", variant, net, rows, label=label, seed=seed, **({"data": "cifar10"} | extra))
+    return book.close()
+
+
+def channels(mean: float, variance: float, **of: Any) -> list[dict[str, Any]]:
+    """Return the rows of one channel in two batches, the second's mean larger by 1; 4 and 9 are tracked."""
+    return [
+        {"measure": measure, "x": 0.0, "y": first, "value": value} | of
+        for first in (0.0, 10.0)
+        for measure, value in (
+            ("batch_mean", mean + first / 10), ("batch_variance", variance), ("tracked_mean", 4.0),
+            ("tracked_variance", 9.0 - 1e-5),
+        )
+    ]  # fmt: skip
+
+
+def statistics(book: Any) -> Store:
+    """BN of two seeds with two layers, attacked too; a network of two norms; one that tracks a mean and a range."""
+    of = {"start": 0, "stop": 20, "data": "cifar10"}
+    for seed in (0, 1):
+        net = book.trained("BN", seed, norm="BN", objective="whitebox", **NET)
+        for label, off, extra in (("statistics-natural", 0.0, {}), ("statistics-attacked", 3.0, PGD_7)):
+            rows = channels(4 + off + seed, 9 - 1e-5, layer="norm", member="BN")
+            rows += channels(1 + off, 36 - 1e-5, layer="stages.0.0.norm1", member="BN")
+            book.probed("statistics", "BN", net, rows, label=label, seed=seed, **(of | extra))
+    net = book.trained("BN+IN", norm="BN+IN", objective="blackbox", **NET)
+    book.probed("statistics", "BN+IN", net, channels(4, 9, layer="norm", member="BN"), label="statistics-natural", **of)
+    net = book.trained("RN", norm="RN(track=true)", objective="natural", **NET)
+    rows = [
+        {"measure": measure, "x": 1.0, "y": 0.0, "value": value, "layer": "norm", "member": "RN(track=true)"}
+        for measure, value in (("batch_mean", 1.0), ("tracked_mean", 2.0), ("batch_range", 6.0), ("tracked_range", 4.0))
+    ]
+    book.probed("statistics", "RN", net, rows, label="statistics-natural", **of)
+    return book.close()
+
+
 def epoch(loss: float, right: int | None = None, natural: int = 0, attacked: int | None = None, **more: Any) -> Any:
     """Return an epoch's row: of 100 training and 10 held-out images so many were right."""
     row = {"loss": loss, "train_correct": right, "train_examples": None if right is None else 100}
@@ -210,7 +261,8 @@ def table_of_cells(book: Any) -> Store:
 
 STORES: dict[str, Callable[[Any], Store]] = {
     "rna-figure1": transfers, "rna-figure2": surfaces, "rna-figure3": similarities, "rna-figure5": stronger,
-    "rna-theory": theories, "robustnorm-figure3": courses, "robustnorm-figure8": courses, "s": table_of_cells,
+    "rna-theory": theories, "robustnorm-figure1": statistics, "robustnorm-figure3": courses,
+    "robustnorm-figure8": courses, "robustnorm-figure9": landscapes, "s": table_of_cells,
 }  # fmt: skip
 SAID = {
     "rna-figure1": ["natural training", "adversarial training", "accuracy (%)",
@@ -221,6 +273,10 @@ SAID = {
                     "BN+IN, printed"],
     "rna-theory": ["gradient norm", "curvature along gradient", "attacked → answers", "IN, formula", "BN, measured",
                    "vacuous: says nothing"],
+    "robustnorm-figure1": ["tracked", "batch, mean over batches", "(a) mean, natural images", "BN+IN: BN", "BN",
+                           "(d) difference, natural images", "(h) difference, attacked images", "deviation"],
+    "robustnorm-figure9": ["first direction", "second direction", "loss (cross-entropy, nats; log scale)",
+                           "(a) BN natural", "natural training, natural images", "at the dot: loss 4.5, 33.3 % right"],
     "robustnorm-figure3": ["loss", "accuracy (%)", "epoch", "held-out images, natural", "held-out images, attacked",
                            "BN, 3 seeds †", "IN, 1 seed", "RN natural, 2 seeds"],
     "robustnorm-figure8": ["training images, natural", "training images, attacked", "held-out images, natural",
@@ -359,6 +415,41 @@ def test_theory_compares_each_layer_with_its_formula_and_says_where_a_bound_is_v
     assert without["denominator"] == pytest.approx(4 - 100 * 0.5 * 2)
 
 
+def test_a_landscape_is_the_mean_loss_and_accuracy_at_each_point_of_each_entry(book) -> None:
+    rows = rows_of(landscapes(book), "robustnorm-figure9")
+    assert len(rows) == 2 * 2 * 9
+    row = only(rows, variant="BN", label="landscape-natural", x=1.0, y=0.0)
+    assert (row["loss"], row["n"], row["seeds"]) == (7.5, 3, 2)  # images of 2.5, 5 and 15: of two and three times each
+    assert (row["low"], row["high"]) == pytest.approx(student([2.5, 5, 15]))
+    assert row["accuracy"] == pytest.approx(1 / 3)
+    assert only(rows, variant="BN", label="landscape-attacked", x=1.0, y=-1.0)["loss"] == 10.5
+    broken = only(rows, variant="BN natural", label="landscape-natural", x=-1.0, y=-1.0)
+    assert broken["loss"] is broken["low"] is broken["high"] is None  # never a mean of the others
+    assert [row["label"] for row in rows] == ["landscape-natural"] * 18 + ["landscape-attacked"] * 18
+
+
+def test_statistics_are_compared_in_units_of_what_inference_divides_by(book) -> None:
+    rows = rows_of(statistics(book), "robustnorm-figure1")
+    natural = {"label": "statistics-natural", "variant": "BN"}
+    row = only(rows, **natural, panel="channel", quantity="mean", layer="norm", seed=0)
+    assert (row["tracked"], row["batch"], row["batches"], row["n"]) == (4, 4.5, 2, 20)
+    assert (row["low"], row["high"]) == pytest.approx(student([4, 5]))
+    assert row["difference"] == pytest.approx((0 + 1) / 2 / 3)  # σ is 3
+    row = only(rows, **natural, panel="channel", quantity="variance", layer="stages.0.0.norm1", seed=0)
+    assert (row["batch"], row["tracked"]) == pytest.approx((36, 9), abs=1e-4)
+    assert row["difference"] == pytest.approx(1)  # twice the deviation
+    whole = only(rows, **natural, panel="network", quantity="mean")
+    first, second = (0 + 3 + 1 + 3) / 4 / 3, (1 + 2 + 2 + 2) / 4 / 3  # two layers of two seeds, in each batch
+    assert (whole["difference"], whole["seeds"], whole["n"]) == (pytest.approx((first + second) / 2), 2, 20)
+    assert (whole["low"], whole["high"]) == pytest.approx(student([first, second]))
+    attacked = only(rows, variant="BN", label="statistics-attacked", panel="network", quantity="mean")
+    assert attacked["difference"] == pytest.approx(((3 + 0 + 4 + 0) / 4 + (4 + 1 + 5 + 1) / 4) / 2 / 3)
+    assert only(rows, variant="BN+IN", panel="network", quantity="variance")["member"] == "BN"
+    of_rn = [row for row in rows if (row["variant"], row["panel"]) == ("RN", "network")]
+    ranges = {row["quantity"]: row["difference"] for row in of_rn}
+    assert ranges == pytest.approx({"mean": 0.25, "range": 0.5}, rel=1e-4)  # in units of the tracked range, 4
+
+
 def test_curves_are_means_over_seeds_with_students_intervals(book) -> None:
     rows = rows_of(courses(book), "robustnorm-figure8")
     bn = {"variant": "BN", "epoch": 1}
@@ -494,7 +585,7 @@ def test_words_stay_inside_the_picture_and_legends_off_the_data(drawn: Drawn) ->
         panels = [axes.get_tightbbox() for axes in picture.axes if axes.name != "3d"]  # with their titles and labels
         legends = [each.get_window_extent() for part in (picture, *picture.subfigs) for each in part.legends]
         lines = [picture._suptitle.get_window_extent(), picture._supxlabel.get_window_extent()]
-    assert panels and (legends or name in ("rna-figure1", "rna-figure2"))
+    assert panels and (legends or name in ("rna-figure1", "rna-figure2", "robustnorm-figure9"))
     for box in (*panels, *legends, *lines):
         assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
     for above in (*legends, *lines):

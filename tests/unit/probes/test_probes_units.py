@@ -19,6 +19,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "similarity": {"between": "networks", "attack": None, **PAIR},
     "surface": {"radius_255": 8.0, "points": 3, "attack": None},
     "smoothness": {"attack": None},
+    "landscape": {"radius": 1.0, "points": 3, "images": "attacked"},
+    "statistics": {"images": "attacked"},
     "bound": {"between": "networks", "attack": {**PGD, "threat": "l2", "eps_255": 128.0, "step_255": 16.0}, **PAIR},
 }
 

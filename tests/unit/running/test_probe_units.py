@@ -89,6 +89,28 @@ def test_a_sweep_with_probes_runs_inline_from_file_to_rows(planned: Callable[...
     assert (again.ran, again.failures) == (0, ())
 
 
+RN_PROBES = """\
+probes=[{probe: landscape, points: 3, examples: 4, batch: 2, shard: 2}, {probe: statistics, examples: 20, batch: 10},
+        {probe: statistics, images: attacked, steps: 1, examples: 20, batch: 10, only: [one]}]"""
+
+
+def test_units_of_one_landscape_share_its_plane_and_statistics_are_a_batchs(
+    planned: Callable[..., Plan], store: Store
+) -> None:
+    ended = ran(planned(RN_PROBES), store)
+    assert (ended.failures, ended.ran) == ((), 2 + 2 * 2 + 2 + 1)
+    sql = connect(store)
+    cut = "SELECT count(DISTINCT unit_id), count(DISTINCT evaluation), count(DISTINCT example), count(*) FROM measures"
+    cut += " WHERE probe = 'landscape' GROUP BY network_id, measure"
+    assert sql.execute(cut).fetchall() == [(2, 1, 4, 4 * 9)] * 4
+    kept = "SELECT count(*), count(example), count(DISTINCT y), count(DISTINCT layer) FROM measures"
+    kept += " WHERE probe = 'statistics' AND measure = 'batch_mean' GROUP BY unit_id"
+    channels = 3 * 4 + 3 * 8 + 3 * 16
+    assert sql.execute(kept).fetchall() == [(2 * channels, 0, 2, 9)] * 3  # one unit each, of two batches
+    made = "SELECT probe, eps_255, count(*) FROM probes GROUP BY ALL ORDER BY ALL"
+    assert sql.execute(made).fetchall() == [("landscape", None, 4), ("statistics", 25.5, 1), ("statistics", None, 2)]
+
+
 def test_the_record_says_what_was_measured(planned: Callable[..., Plan], store: Store) -> None:
     asked = planned("probes.0.checkpoint=last")
     ran(asked, store)

@@ -315,6 +315,7 @@ def test_a_loss_counts_where_it_is_not_what_was_before(planned: Planned) -> None
     assert ours["training"].pop("weight_perturbation") == {"gamma": 0.005, "warmup": 2}
     assert [ours] == trains(planned())
     assert trains(planned(BASE, "training.loss.name=trades"))[0]["training"]["loss"]["beta"] == 6.0
+    assert trains(planned(BASE, "training.loss.name=mixed"))[0]["training"]["loss"] == {"name": "mixed"}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_a_loss_counts_where_it_is_not_what_was_before(planned: Planned) -> None
         (["training.loss.name=trades", "training.attack.random_start=false"], "flat at the image itself; write attack"),
         (["training.loss.name=trades", "training.attack.name=fgsm"], "flat at the image itself; write attack.name"),
         (["training.weight_perturbation.warmup=3"], "3 of 3 epochs leave none that perturbs weights; allowed is"),
-        (["training.loss.name=awp"], "training.loss.name: the text 'awp' is not 'cross-entropy', 'trades' or 'mart'"),
+        (["training.loss.name=awp"], "the text 'awp' is not 'cross-entropy', 'mixed', 'trades' or"),
     ],
 )
 def test_losses_that_cannot_be_are_one_sentence(planned: Planned, sets: list[str], sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -140,6 +141,16 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "one network": ("{probe: similarity, only: [A]}", "probes.0.probe: similarity-networks is about two networks"),
     "one member": ("{probe: similarity, between: members}", "probes.0.between: BN has one member and none to compare"),
+    "tracks nothing": (
+        "{probe: statistics}",
+        "probes.0.probe: statistics compares batches with what a norm tracked while training, and IN tracks nothing",
+    ),
+    "a smaller batch": (
+        "{probe: statistics, only: [A], examples: 250}",
+        "probes.0.examples: statistics compares whole batches, and 250 is not a multiple of batch, 100",
+    ),
+    "no such images": ("{probe: landscape, images: noisy}", "probes.0.images: 'noisy' is not natural or attacked"),
+    "one point": ("{probe: landscape, points: 1}", "probes.0.points: 1 is not a whole number from 2"),
     "another threat": ("{probe: transfer, threat: l2}", "probes.0.eps_255: state it, as training.attack is under linf"),
 }
 
@@ -169,6 +180,51 @@ def test_attacks_take_their_radius_from_how_the_attacked_network_was_trained(pla
     assert {pair: eps for pair, eps in radius.items() if eps != 25.5} == {("B", variant): 16.0 for variant in "ABC"}
     stated = planned(THREE, "probes=[{probe: transfer, eps_255: 4}]")
     assert {unit.settings["attack"]["eps_255"] for unit in probes(stated)} == {4.0}
+
+
+def test_images_are_attacked_as_training_did_only_where_an_entry_says_so(planned: Planned) -> None:
+    for name, options in (("landscape", {"radius": 1.0, "points": 25}), ("statistics", {})):
+        natural, attacked = (
+            planned(THREE, f"probes=[{{probe: {name}, only: [A], images: {images}}}]")
+            for images in ("natural", "attacked")
+        )
+        assert [one.probe for one in (*natural.probes, *attacked.probes)] == [f"{name}-natural", f"{name}-attacked"]
+        natural_unit, attacked_unit = (unit_of(plan, plan.probes[0].units[0]) for plan in (natural, attacked))
+        assert (natural_unit["attack"], natural_unit["options"]) == (None, {**options, "images": "natural"})
+        assert attacked_unit["options"] == {**options, "images": "attacked"}
+        assert attacked_unit["attack"] == {
+            "name": "pgd", "threat": "linf", "eps_255": 25.5, "step_255": 6.4, "steps": 10, "random_start": True
+        }  # fmt: skip
+        # What is done with no attack does not hang on how one would be made.
+        other = planned(THREE, f"probes=[{{probe: {name}, only: [A]}}]", "probes.0.steps=3")
+        assert other.units == natural.units
+        assert sum(attacked.costs.values()) > sum(natural.costs.values())
+
+
+def test_statistics_take_whole_batches_of_networks_that_track_some(planned: Planned) -> None:
+    plan = planned(THREE, "probes=[{probe: statistics, only: [A, C]}]")
+    assert {one.variant for one in plan.probes} == {"A", "C"}  # C holds a BN
+    assert sum(unit.settings["examples"][1] - unit.settings["examples"][0] for unit in probes(plan)) == 2 * 300
+    assert {unit.settings["batch"] for unit in probes(plan)} == {100}  # of 360 test images
+    small = planned(THREE, "probes=[{probe: statistics, only: [A], examples: 30, batch: 30}]")
+    assert [(unit.settings["batch"], unit.settings["examples"]) for unit in probes(small)] == [(30, [0, 30])]
+    with pytest.raises(SweepError, match="compares whole batches, and 360 is not a multiple of batch, 500"):
+        planned(THREE, "probes=[{probe: statistics, only: [A], batch: 500}]")
+    with pytest.raises(SweepError, match=r"probes\.0\.probe: statistics follows paths .* imported network \(A\)"):
+        planned(THREE, *IMPORTED, "probes=[{probe: statistics}]")
+    assert len(planned(THREE, *IMPORTED, "probes=[{probe: landscape}]").probes) == 2
+
+
+@pytest.mark.parametrize("norm", ["RN", "BN(track=false)", "MinMax", "none", "LN", "IN+RN"])
+def test_norms_without_tracked_statistics_have_none_to_compare(planned: Planned, norm: str) -> None:
+    with pytest.raises(SweepError, match=f"and {re.escape(norm)} tracks nothing"):
+        planned(THREE, f"variants={{A: {{network.norm: '{norm}'}}}}", "probes=[{probe: statistics}]")
+
+
+@pytest.mark.parametrize("norm", ["BN", "BGN2", "RN(track=true)", "RN(track=mean)", "BN+RN"])
+def test_norms_with_tracked_statistics_are_compared(planned: Planned, norm: str) -> None:
+    plan = planned(THREE, f"variants={{A: {{network.norm: '{norm}'}}}}", "probes=[{probe: statistics}]")
+    assert len(probes(plan)) == 3
 
 
 def unit_of(plan: Plan, unit_id: str) -> dict[str, Any]:

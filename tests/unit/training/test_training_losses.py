@@ -21,7 +21,10 @@ from rna_ray.training.fit import fit
 from rna_ray.training.losses import START
 
 EPS, STEP, GAMMA, LR = 25.5 / 255, 12.75 / 255, 0.01, 0.5
-LOSSES = {"ce": None, "trades": {"name": "trades", "beta": 6.0}, "mart": {"name": "mart", "beta": 5.0}}
+LOSSES = {
+    "ce": None, "mixed": {"name": "mixed"}, "trades": {"name": "trades", "beta": 6.0},
+    "mart": {"name": "mart", "beta": 5.0},
+}  # fmt: skip
 AWP = {"gamma": GAMMA, "warmup": 0}
 Answer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -44,6 +47,8 @@ def reference(loss: str, clean: torch.Tensor, attacked: torch.Tensor, y: torch.T
         divergence = (p[i] * (p[i].log() - q[i].log())).sum()
         if loss == "ce":
             total = total - q[i, label].log()
+        elif loss == "mixed":
+            total = total - (p[i, label].log() + q[i, label].log()) / 2
         elif loss == "trades":
             total = total - p[i, label].log() + 6 * divergence
         else:
