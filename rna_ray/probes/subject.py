@@ -82,7 +82,7 @@ def attacked(settings: Mapping[str, Any], defence: Defence, batch: Batch) -> tor
     """Return a batch's images (N, C, H, W), attacked where the unit's settings name an attack."""
     if settings["attack"] is None:
         return batch.x
-    return make(settings["attack"]).perturb(defence, batch.x, batch.y).x_adv
+    return make(settings["attack"], std=defence.passes.network.std).perturb(defence, batch.x, batch.y).x_adv
 
 
 def predicted(defence: Defence, x: torch.Tensor, name: str = "adversarial") -> torch.Tensor:

@@ -186,7 +186,8 @@ def test_every_option_of_every_attack_counts(planned: Planned, attack: str, opti
 )
 def test_every_option_of_every_probe_counts(planned: Planned, probe: str, option: Option) -> None:
     radius = ", eps_255: 9" if "eps_255" in [one.name for one in PROBES[probe].options] else ""  # of another threat
-    entry = f"probes=[{{probe: {probe}, examples: 100{radius}}}]"
+    attacks = "images" in [one.name for one in PROBES[probe].options] and option.name != "images"  # else none counts
+    entry = f"probes=[{{probe: {probe}, examples: 100{radius}{', images: attacked' if attacks else ''}}}]"
     more = "variants={A: {}, B: {network.norm: BN+LN}}"
     before, after = planned(BASE, entry, more), planned(BASE, entry, more, f"probes.0.{option.name}={other(option)}")
     ids = [{unit.id for unit in one.units if unit.kind == "probe"} for one in (before, after)]
