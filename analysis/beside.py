@@ -58,7 +58,8 @@ def given(printed: Sequence[Beside], *, audited: bool) -> dict[str | None, list[
 
 def _text(line: Line, counts: Mapping[Line, audit.Counts]) -> str:
     failed = counts.get(line, audit.Counts()).failed
-    return f"{line.text} {audit.FAILED}" if failed else line.text
+    text = f"{line.text} ±{line.interval}" if line.interval else line.text
+    return f"{text} {audit.FAILED}" if failed else text
 
 
 def unasked(printed: Sequence[Beside]) -> list[str]:

@@ -77,8 +77,10 @@ def printed(
     """
     sources = list(dict.fromkeys(line.source for row in rows for line in row.lines))
     checks = ", checked by rna-ray audit --published" if audited else ""
+    restarts = any(line.interval for row in rows for line in row.lines)
+    intervals = "with its 95 % interval over restarts" if restarts else "without interval"
     sentences = [
-        f"Printed rows: {'; '.join(sources)}, without interval and never bold{checks}.",
+        f"Printed rows: {'; '.join(sources)}, {intervals} and never bold{checks}.",
         "Of ours, only rows under protocol paper compare with them like with like.",
     ]
     if trained:

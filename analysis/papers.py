@@ -43,6 +43,8 @@ class Line:
     """The norm of its ball; a csv that does not say means linf, and none for an attack without a ball."""
     text: str
     """The accuracy in %, as printed."""
+    interval: str = ""
+    """Half of its 95 % interval over restarts, as printed; empty where none is."""
     source: str
 
     @property

@@ -84,6 +84,9 @@ class Named:
             if name not in options:
                 raise SweepError(f"{name}: " + unknown(f"option of {self.kind} {self.name}:", name, options))
         found = {name: option.check(given.get(name, option.default)) for name, option in options.items()}
+        if found.get("threat") == "linf":  # an ℓ2 ball may well be larger than the range of a pixel
+            for name in found.keys() & {EPS.name, STEP.name}:
+                dataclasses.replace(options[name], maximum=255.0).check(given.get(name, found[name]))
         neutral = {option.name: option.default for option in self.options if option.later}
         return {name: value for name, value in found.items() if name not in neutral or value != neutral[name]}
 
@@ -112,10 +115,8 @@ def find(name: str) -> Attack:
 
 THREAT = Option(name="threat", default="linf", choices=("linf", "l2"), about="The norm of the ball around the image.")
 LINF = dataclasses.replace(THREAT, choices=("linf",))
-EPS = Option(
-    name="eps_255", default=8.0, above=False, maximum=255.0, about="The ball's radius, in 255ths of the pixel range."
-)
-STEP = Option(name="step_255", default=2.0, maximum=255.0, about="A step's length, in 255ths of the pixel range.")
+EPS = Option(name="eps_255", default=8.0, above=False, about="The ball's radius, in 255ths of the pixel range.")
+STEP = Option(name="step_255", default=2.0, about="A step's length, in 255ths of the pixel range.")
 SPACE = Option(
     name="eps_space",
     default="pixel",
