@@ -15,6 +15,10 @@ TABLES = {
     "rna-table1": 92, "rna-table2": 92, "rna-table3": 11, "rna-table3-imagenet": 5, "rna-table4": 15, "rna-table5": 50,
 }  # fmt: skip
 FIGURES = {"rna-figure5": 4}
+ROBUST_NORM = {
+    "robustnorm-table2": 30, "robustnorm-table3": 8, "robustnorm-table3-cifar100": 8, "robustnorm-table4": 160,
+    "robustnorm-table5": 160,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "count"), [*TABLES.items(), *FIGURES.items()])
@@ -31,7 +35,18 @@ def test_every_printed_number_is_there_once(name: str, count: int) -> None:
 
 
 def test_all_that_ships_is_counted_here() -> None:
-    assert len(papers.read()) == sum(TABLES.values()) + sum(FIGURES.values())
+    assert len(papers.read()) == sum(TABLES.values()) + sum(FIGURES.values()) + sum(ROBUST_NORM.values())
+
+
+@pytest.mark.parametrize(("name", "count"), ROBUST_NORM.items())
+def test_robust_norms_radii_are_of_normalised_images(name: str, count: int) -> None:
+    found = papers.read(name)
+    assert len(found) == count == len({(line.row, line.attack) for line in found})
+    assert {line.eps_255 for line in found} <= {None, 7.65}  # 0.03
+    assert {line.eps_space for line in found if line.eps_255} <= {"normalized"}
+    assert all((line.eps_255 is None) == (line.attack in ("natural", "gaussian")) for line in found)
+    assert {line.source for line in found} == {f"RobustNorm (2020) Table {name[16]}"}
+    assert {bool(line.interval) for line in found} == {name[16] in "23"}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +64,11 @@ def test_all_that_ships_is_counted_here() -> None:
         ("rna-table5", "RNA (NeurIPS 2022) Table 5: ResNet-18 BN+IN+GN+LN white-box layer-based", "natural", "10.45"),
         ("rna-table5", "RNA (NeurIPS 2022) Table 5: ResNet-18 BGN+GN[1-4] black-box layer-free", "pgd-20", "56.29"),
         ("rna-figure5", "RNA (NeurIPS 2022) Figure 5: ResNet-18 BN+IN", "pgd-100", "59.94"),
+        ("robustnorm-table2", "RobustNorm (2020) Table 2: ResNet-20 BN(track=false) adversarial", "bim-20", "68.60"),
+        ("robustnorm-table3", "RobustNorm (2020) Table 3: ResNet-20 RN(track=true) adversarial", "natural", "85.15"),
+        ("robustnorm-table4", "RobustNorm (2020) Table 4: VGG-16 RN(track=true) adversarial", "bim-20", "65.28"),
+        ("robustnorm-table4", "RobustNorm (2020) Table 4: ResNet-50 BN(track=false) adversarial", "fgsm", "78.17"),
+        ("robustnorm-table5", "RobustNorm (2020) Table 5: VGG-11 RN natural", "gaussian", "61.35"),
     ],
 )
 def test_numbers_are_the_printed_ones(name: str, row: str, attack: str, text: str) -> None:
