@@ -12,7 +12,7 @@ import pyarrow as pa
 from rna_ray.analysis import cells
 from rna_ray.analysis.cells import Cell
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import WILSON, Setting
+from rna_ray.analysis.figures.setting import OVER, Setting, interval_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +28,13 @@ SCHEMA = pa.schema(
         "accuracy": pa.float64(),
         "low": pa.float64(),
         "high": pa.float64(),
+        "over": pa.string(),
         "n": pa.int64(),
         "draws": pa.int64(),
         "seeds": pa.int64(),
         "seed_sd": pa.float64(),
         "shared": pa.bool_(),
+        "batch_statistics": pa.int64(),
         "regrouped": pa.bool_(),
     }
 )
@@ -44,9 +46,12 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     found = [cell for cell in cells.ablation(connection, sweep) if cell.accuracy is not None]
     cells.refuse_mixed(found)
     several = {cell.column[:2] for cell in found if cell.nth > 1}
-    kept = [name for name in SCHEMA.names if name != "column"]
+    kept = [name for name in SCHEMA.names if name not in ("column", "low", "high", "over", "shared")]
+    over, ends = interval_of(found)
     rows = [
-        {name: getattr(cell, name) for name in kept} | {"column": _column(cell, cell.column[:2] in several)}
+        {name: getattr(cell, name) for name in kept} | ends(cell)
+        | {"column": _column(cell, cell.column[:2] in several), "over": over,
+           "shared": cell.shared and bool(cell.shared_paths)}
         for cell in found
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
@@ -64,16 +69,21 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     columns = list(dict.fromkeys(row["column"] for row in rows))
     looks = _looks(rows)
     more = [f"attacks within {', '.join(balls)}"] if (balls := _distinct(rows, "ball")) else []
-    if spreads := _distinct(rows, "seed_sd"):
+    over = rows[0]["over"]
+    if (spreads := _distinct(rows, "seed_sd")) and over == "images":
         more.append(f"standard deviation over seeds, in no interval: at most {100 * max(spreads):.1f}")
     if shared := _distinct([row for row in rows if row["shared"]], "column"):
-        more.append(f"images of a batch share a draw in {', '.join(shared)}: the intervals count its chance")
+        counted = ": the intervals count its chance" if over == "images" else ""
+        more.append(f"images of a batch share a draw in {', '.join(shared)}{counted}")
+    if together := _distinct([row for row in rows if row["batch_statistics"]], "variant"):
+        counted = ": the intervals are over batches" if over == "images" else ""
+        more.append(f"answers take statistics of their batch in {', '.join(together)}{counted}")
     if grouped := _distinct([row for row in rows if row["regrouped"] and not row["shared"]], "column"):
         more.append(
             f"images of a batch were attacked on the same draws in {', '.join(grouped)}: their chance is in no interval"
         )
     height = max(2.6, 1.3 + _INK * (len(columns) + 2) * len(variants), 1.0 + 0.17 * len(columns))
-    footer = setting.footer(rows, WILSON, *more)
+    footer = setting.footer(rows, OVER[over], *more)
     picture = style.picture(8.5, height, "Accuracy of each variant under each attack", footer)
     axes = picture.subplots()
     step = 0.8 / max(1, len(columns))

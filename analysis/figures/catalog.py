@@ -45,6 +45,9 @@ class Figure:
     """Whose rows it draws where no other sweep is named; None is the sweep of the figure's own name."""
 
 
+def _dots(about: str) -> Figure:
+    return Figure(about=about, tabulate=ablation.tabulate, draw=ablation.draw)
+
 
 def _series(about: str, against: series.Against) -> Figure:
     return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
@@ -69,10 +72,6 @@ FIGURES = {
         tabulate=strength.tabulate,
         draw=strength.draw,
     ),
-    "robustnorm-figure4": _series("RobustNorm Figure 4: larger radii, for each attack, CIFAR-10.", series.RADIUS),
-    "robustnorm-figure6": _series("RobustNorm Figure 6: larger radii, for each attack, CIFAR-100.", series.RADIUS),
-    "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
-    "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
     "rna-theory": Figure(
         about="RNA Eq. 5, Eq. 6 and Theorem 3.1: formula against measurement.",
         tabulate=theory.tabulate,
@@ -83,11 +82,16 @@ FIGURES = {
         tabulate=statistics.tabulate,
         draw=statistics.draw,
     ),
+    "robustnorm-figure2": _dots("RobustNorm Figure 2: seven attacks on three norms, CIFAR-100."),
     "robustnorm-figure3": Figure(
         about="RobustNorm Figure 3: loss and accuracy of held-out images over the epochs of training.",
         tabulate=curves.held_out,
         draw=curves.draw,
     ),
+    "robustnorm-figure4": _series("RobustNorm Figure 4: larger radii, for each attack, CIFAR-10.", series.RADIUS),
+    "robustnorm-figure5": _series("RobustNorm Figure 5: how many images are answered together.", series.BATCH),
+    "robustnorm-figure6": _series("RobustNorm Figure 6: larger radii, for each attack, CIFAR-100.", series.RADIUS),
+    "robustnorm-figure7": _dots("RobustNorm Figure 7: natural accuracy where statistics are tracked."),
     "robustnorm-figure8": Figure(
         about="RobustNorm Figure 8: the same of training images too.",
         tabulate=curves.tabulate,
@@ -99,12 +103,11 @@ FIGURES = {
         tabulate=landscape.tabulate,
         draw=landscape.draw,
     ),
+    "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
 
-ABLATION = Figure(
-    about="The table of any sweep, as dots with their intervals.", tabulate=ablation.tabulate, draw=ablation.draw
-)
+ABLATION = _dots("The table of any sweep, as dots with their intervals.")
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from rna_ray.analysis import query
 from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, short
+from rna_ray.analysis.figures.setting import OVER, TRAINING, Setting, interval_of, short
 from rna_ray.errors import FigureError, QueryError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ SCHEMA = pa.schema(
         "batch": pa.int64(),
     }
 )
-OVER = {"seeds": "95 % Student intervals over seeds", "images": WILSON}
 _POWER = re.compile(r"RN(?:\((?P<options>.*)\))?")
 _PUBLISHED_POWER = 0.2
 """The power of an RN that states none (RobustNorm, Section 4)."""
@@ -101,29 +100,24 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
     connection.execute(sql("figures/networks"))
     facts = {row["number"]: row for row in query.answer(connection, sql("figures/series")).to_pylist()}
     names = short((cell.variant, facts[cell.number]["norm"], facts[cell.number]["training"]) for cell in cells)
-    rows = []
-    for cell in cells:
-        about = facts[cell.number] | {"name": names[cell.variant]}
-        if (x := against.x(cell, about)) is not None:
-            rows.append(_point(cell, about, float(x), against.line(about)))
+    about = {cell.number: facts[cell.number] | {"name": names[cell.variant]} for cell in cells}
+    cells = [cell for cell in cells if against.x(cell, about[cell.number]) is not None]
+    over, ends = interval_of(cells)
+    rows = [_point(against, cell, about[cell.number]) | ends(cell) | {"over": over} for cell in cells]
     for attack in dict.fromkeys(row["attack"] for row in rows):
         if len(spaces := {row["eps_space"] for row in rows if row["attack"] == attack}) > 1:
             both = " and ".join(sorted(spaces))
             raise FigureError(f"{attack} in {both} space would share a panel; give them sweeps of their own")
-    over = "seeds" if all(row["seed_low"] is not None for row in rows) else "images"
-    for row in rows:
-        ends = (row.pop("seed_low"), row.pop("seed_high"))
-        row |= {"over": over} | (dict(zip(("low", "high"), ends, strict=True)) if over == "seeds" else {})
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["x"]), SCHEMA)
 
 
-def _point(cell: Cell, facts: Row, x: float, line: str) -> dict[str, Any]:
+def _point(against: Against, cell: Cell, facts: Row) -> dict[str, Any]:
     name = cell.attack.partition(" ")[0]
     notes = [*([BALLS["l2"]] if cell.threat == "l2" else []), *([cell.attack_mode] if cell.attack_mode else [])]
     attack = f"{name} ({', '.join(notes)})" if notes else name
-    kept = ("variant", "accuracy", "low", "high", "seed_low", "seed_high", "n", "seeds", "eps_255", "eps_space")
-    where = {"attack": attack, "training": facts["training"], "line": line, "x": x, "batch": facts["batch"]}
-    return {column: getattr(cell, column) for column in kept} | where
+    kept = ("variant", "accuracy", "n", "seeds", "eps_255", "eps_space")
+    where = {"attack": attack, "training": facts["training"], "line": against.line(facts), "batch": facts["batch"]}
+    return {column: getattr(cell, column) for column in kept} | where | {"x": against.x(cell, facts)}
 
 
 def draw(against: Against, rows: Sequence[Row], setting: Setting) -> Figure:

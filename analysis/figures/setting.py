@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
 from rna_ray.analysis import captions
-from rna_ray.analysis.cells import PIXEL, sql
+from rna_ray.analysis.cells import PIXEL, Cell, sql
 from rna_ray.analysis.query import answer
 from rna_ray.errors import QueryError
 
@@ -18,6 +18,8 @@ TRAINING = {"natural": "natural training", "adversarial": "adversarial training"
 """How networks were trained, as queries/figures/networks.sql tells them apart, and in words."""
 WILSON = "95 % Wilson intervals over the images"
 STUDENT = "95 % Student intervals over the images"
+OVER = {"seeds": "95 % Student intervals over seeds", "images": WILSON}
+"""What the intervals of accuracies are over, in words."""
 _PRINTED = {
     "resnet8": "ResNet-8", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wide-resnet-34": "WideResNet-34",
     "cifar-resnet20": "CIFAR ResNet-20", "cifar-resnet38": "CIFAR ResNet-38", "cifar-resnet50": "CIFAR ResNet-50",
@@ -90,6 +92,13 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
         sharing=tuple(dict.fromkeys(row["variant"] for row in rows if row["shares_paths"])),
         attacks={probe: " and ".join(dict.fromkeys(found)) for probe, found in attacks.items()},
     )
+
+
+def interval_of(cells: Sequence[Cell]) -> tuple[str, Callable[[Cell], dict[str, Any]]]:
+    """Return what a picture's intervals are over, seeds where all cells have several, and their ends for a cell."""
+    if all(cell.seed_low is not None for cell in cells):
+        return "seeds", lambda cell: {"low": cell.seed_low, "high": cell.seed_high}
+    return "images", lambda cell: {"low": cell.low, "high": cell.high}
 
 
 def data(connection: duckdb.DuckDBPyConnection, sweep: str) -> set[str]:
