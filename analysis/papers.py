@@ -125,6 +125,8 @@ def _same(line: Line, column: Column, held: Sequence[Cell]) -> int | None:
     if knowledge not in COMPARABLE or not (label == line.attack or label.startswith(f"{line.attack}-")):
         return None
     stated = dict(option.split("=", 1) for option in options.split(" ") if "=" in option)
+    if "attack_mode" in stated or stated.get("eval", "eval") != "eval":  # what the papers did not ask
+        return None
     known = 0
     for name in ("eps_255", "eps_space", "threat"):
         found = {getattr(cell, name) for cell in held} - {None}  # none is known before the first unit is done

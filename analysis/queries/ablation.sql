@@ -19,7 +19,7 @@ WITH trained AS (
         max(draws) AS draws, any_value(eps_255) AS eps_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(attack_mode) AS attack_mode, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
-        max(batch) FILTER (batch_statistics) AS batch_statistics,
+        max(batch) FILTER (coalesce(batch_statistics, eval_mode <> 'eval')) AS batch_statistics,
         bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
     GROUP BY ALL

@@ -30,7 +30,7 @@ CREATE OR REPLACE TEMP TABLE scores AS
 WITH how AS (
     SELECT unit_id, start, greatest(batch, 1) AS batch,
         path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed')
-            OR coalesce(batch_statistics, false) OR coalesce(attack_mode, 'eval') <> 'eval' AS shared,
+            OR coalesce(batch_statistics, eval_mode <> 'eval') OR coalesce(attack_mode, 'eval') <> 'eval' AS shared,
         -- What was seen goes before what was described: an imported network of many paths describes none.
         coalesce(NOT random_output, log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) AS one_path
     FROM evaluations LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) USING (network_id)

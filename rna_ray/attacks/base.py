@@ -30,6 +30,8 @@ class Victim(Protocol):
     """Which of the defender's draws is attacked, where a `fixed` attacker takes one after the other; else 0."""
     steady: bool
     """Whether the attacker sees the same draws at every step."""
+    together: bool
+    """Whether the images of a batch decide each other's answers, so that only whole batches can be compared."""
 
     def seed(self, name: str) -> int:
         """Return a seed for a library's generator: another one for each batch and each draw that is attacked."""
@@ -72,6 +74,11 @@ class Judgement:
     def better(self, other: Judgement) -> torch.Tensor:
         """Return where (N,) these images do better than the others: right less often, or as often by less."""
         return (self.right < other.right) | ((self.right == other.right) & (self.margin < other.margin))
+
+    @property
+    def mean(self) -> Judgement:
+        """The judgement of the images as one."""
+        return Judgement(self.right.mean(), self.margin.mean())
 
     def rows(self, index: torch.Tensor) -> Judgement:
         """Return the judgement of some of the images."""

@@ -16,7 +16,7 @@ from rna_ray.attacks.base import Attack, Ball, Proposal, Victim
 
 
 class Best:
-    """The best image so far of each example, as the attacker judges."""
+    """The best image so far of each example, as the attacker judges; where a batch hangs together, the best batch."""
 
     def __init__(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> None:
         self.victim, self.y = victim, y
@@ -32,6 +32,8 @@ class Best:
         judged = self.victim.rows(rows).judge(x_adv, self.y[rows])
         before = self.judgement.rows(rows)
         better = judged.better(before)
+        if self.victim.together:  # images of several batches would make one that nobody has judged
+            better = torch.full_like(better, bool(judged.mean.better(before.mean)))
         self.x_adv[rows] = torch.where(better.view(-1, 1, 1, 1), x_adv, self.x_adv[rows])
         self.judgement = self.judgement.replaced(rows, judged.where(better, before))
         for row in rows[better].tolist():

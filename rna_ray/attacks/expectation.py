@@ -51,7 +51,11 @@ class Draws:
 
 
 def cross_entropy(logits_kNC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the sum over k draws and N examples of the cross-entropy."""
+    """Return the sum over k draws and N examples of the cross-entropy.
+
+    Where the images of a batch share statistics, its gradient at an image is that of the whole batch's loss: all images
+    climb it together.
+    """
     return F.cross_entropy(logits_kNC.flatten(0, 1), y.repeat(len(logits_kNC)), reduction="sum")
 
 
@@ -72,9 +76,9 @@ class Passes:
         self.shared, self.loss = shared, cross_entropy
         # Where all examples take one path, torch's native kernels run.
         self.native = shared or not network.paths.sizes
+        self.together = separate or network.batch_dependent
         # A network that draws by itself may do so once a pass: k draws in one batch would be one.
-        alone = separate or network.batch_dependent or network.draws_globally
-        self.separate = alone or (shared and bool(network.paths.sizes))
+        self.separate = self.together or network.draws_globally or (shared and bool(network.paths.sizes))
         self.drew_globally: bool | None = None
         """Whether a pass drew from a global generator since this was set to False; None where nobody looks."""
 

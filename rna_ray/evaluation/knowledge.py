@@ -72,6 +72,11 @@ class Defence:
         """Whether the attacker sees the same draws at every step."""
         return self.knowledge.kind not in ("resample", "eot")
 
+    @property
+    def together(self) -> bool:
+        """Whether the images of a batch decide each other's answers."""
+        return self.passes.together or self.attack_passes.together
+
     def seed(self, name: str) -> int:
         """Return a seed for a library's generator: another one for each batch and each draw that is attacked."""
         return self.random.seed(f"{name}/{self._first}/{self.first_draw}")

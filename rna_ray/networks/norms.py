@@ -21,6 +21,7 @@ from rna_ray.networks.spaces import LayerMember, Track
 Pair = tuple[torch.Tensor, torch.Tensor]
 Gather = Callable[[torch.Tensor], torch.Tensor]  # values (D,) of this process → rows (W, D) of all, differentiable
 
+_TRACKED = {"all": "true", "mean": "mean"}
 EPS = 1e-5
 MOMENTUM = 0.1  # the weight of the new value, as in torch
 
@@ -36,6 +37,8 @@ class Moments(NamedTuple):
     """(C,): the least value in the batch."""
     high: torch.Tensor | None
     """(C,): the greatest value in the batch."""
+    ties: torch.Tensor | None
+    """(2 C,): how many pixels are the least and the greatest; None where no other process has a slice of the batch."""
     pixels: int
 
 
@@ -212,9 +215,11 @@ class RobustNorm(BatchStatistics, Member):
         mean, low, high = moments.mean.mean(0), moments.low, moments.high
         assert low is not None and high is not None
         if self.gather is not None:
-            rows = self.gather(torch.cat([mean, low, high, mean.new_full((1,), len(moments.mean))]))
-            means, lows, highs, counts = rows.split([self.channels] * 3 + [1], 1)
-            mean, low, high = (counts * means).sum(0) / counts.sum(), lows.amin(0), highs.amax(0)
+            assert moments.ties is not None
+            rows = self.gather(torch.cat([mean, low, high, moments.ties, mean.new_full((1,), len(moments.mean))]))
+            means, lows, highs, least, most, counts = rows.split([self.channels] * 5 + [1], 1)
+            mean = (counts * means).sum(0) / counts.sum()
+            low, high = _end(lows, lows.amin(0), least), _end(highs, highs.amax(0), most)
         centre, constant = mean if self.from_mean else low, high <= low
         # The derivative of a power at 0 is infinite, and where() would multiply it by 0: so no power of 0 is taken.
         powered = torch.where(constant, 0, torch.where(constant, 1, high - low).pow(self.power))
@@ -237,7 +242,8 @@ class RobustNorm(BatchStatistics, Member):
         return "mean" if self.from_mean else "minimum"
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, power={self.power}, track={self.track}, affine={self.weight is not None}"
+        of = f"from={self._centre}, power={self.power:g}, track={self.track}, affine={self.weight is not None}"
+        return f"{self.channels}, {of}"
 
 
 class NoNorm(Member):
@@ -357,14 +363,26 @@ def _moments(wide: torch.Tensor, own: torch.Tensor, centred: torch.Tensor, membe
     """Return what the members ask of a batch (N, C, H, W), its channels' means (N, C) and itself without them."""
     left = centred.detach().mean((2, 3))  # what rounding left of the mean; its gradient is zero
     grouped = any(isinstance(member, GroupNorm) for member in members)
-    ranged = any(isinstance(member, RobustNorm) and member.takes_batch for member in members)
+    ranged = [member for member in members if isinstance(member, RobustNorm) and member.takes_batch]
+    low, high = (wide.amin((0, 2, 3)), wide.amax((0, 2, 3))) if ranged else (None, None)
+    ties = None
+    if low is not None and high is not None and any(member.gather is not None for member in ranged):
+        ties = torch.cat([(wide == end[:, None, None]).sum((0, 2, 3)).to(wide.dtype) for end in (low, high)])
     return Moments(
         mean=own + left,
         variance=(centred - left[:, :, None, None]).square().mean((2, 3)) if grouped else None,
-        low=wide.amin((0, 2, 3)) if ranged else None,
-        high=wide.amax((0, 2, 3)) if ranged else None,
+        low=low,
+        high=high,
+        ties=ties,
         pixels=wide[0, 0].numel(),
     )
+
+
+def _end(ends: torch.Tensor, end: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
+    """Return the end (C,) of all processes' ranges, from each one's (W, C); all pixels that tie share its gradient."""
+    shares = ties.detach() * (ends == end)
+    through = (shares / shares.sum(0) * ends).sum(0)
+    return end.detach() + (through - through.detach())
 
 
 def _pool(moments: Moments, groups: int) -> Pair:
@@ -392,7 +410,15 @@ def _select(rows: list[torch.Tensor], path_N: torch.Tensor | None) -> torch.Tens
 
 
 def start_member(member: Member, norm: nn.Module) -> None:
-    """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients."""
+    """Let a member start from the parameters and running statistics of the norm it replaces; call without gradients.
+
+    Raises SpaceError for a RobustNorm that tracks: no other norm has the statistics that it would answer with.
+    """
+    if isinstance(member, RobustNorm) and member.track != "none":
+        raise SpaceError(
+            f"RN and MinMax with track={_TRACKED[member.track]} answer with statistics of their own, and a "
+            f"{type(norm).__name__} has none of these; leave track out, or train from the start"
+        )
     for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):
         if own is not None and old is not None:
             own.copy_(old)

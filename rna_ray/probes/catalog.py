@@ -306,6 +306,7 @@ _RECORDS = (
         attack="pgd",
         scope=lambda settings: "network",
         label="statistics-{images}",
+        precision="fp32",  # in bf16 a small step towards an attacked image is none
         whole_batches=True,
         parts=_tracking,
         passes=lambda settings, extent: ((extent.members if extent else 1) * (1 + _crafted(settings)), 0),

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import settings as search
 from hypothesis import strategies as st
 
-from rna_ray.attacks.base import Attack, Ball, Outcome, Proposal, Victim, margin
+from rna_ray.attacks.base import Attack, Ball, Judgement, Outcome, Proposal, Victim, margin
+from rna_ray.attacks.ensemble import Best
 from rna_ray.attacks.expectation import Draws, Passes
 from rna_ray.data import Split
 from rna_ray.evaluation.behaviour import LOOKS
@@ -225,6 +226,50 @@ def test_draws_of_batch_statistics_are_batches_of_their_own(
     monkeypatch.setattr(made, "forward", lambda x: seen.append(len(x)) or type(made).forward(made, x))
     evaluated(made, knowledge="eot-3", draws=3)
     assert (set(seen) == {4}) is separate
+
+
+def test_cw_on_images_that_hang_together_gives_a_batch_that_it_has_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, pixels, right = network("BN(track=false)"), split(8).images, []
+    with mode(made, "eval"), torch.no_grad():
+        y = made(torch.from_numpy(pixels).float() / 255).argmax(1)  # all are right before the attack
+    images = Split(images=pixels, labels=y.numpy())
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        logits = type(made).forward(made, x)
+        if torch.is_grad_enabled():
+            right.append((logits.argmax(1) == y).sum().item())
+        return logits
+
+    monkeypatch.setattr(made, "forward", forward)
+    found = evaluated(made, images, attack="cw", knowledge="fixed", draws=1, batch=8, attack_steps=40, attack_c=10.0)
+    assert right[0] == 8 and min(right) < 8 and len(set(right)) > 2  # successes come from step to step
+    assert sum(found.columns["adversarial_correct"]) == min(right)
+
+
+def test_of_several_starts_the_best_batch_counts_where_images_hang_together() -> None:
+    judged = {0.0: ([1.0, 0.0], [0.5, -1.0]), 1.0: ([0.0, 1.0], [-2.0, 0.5]), 2.0: ([0.0, 0.0], [-1.0, -1.0])}
+
+    class Told:
+        def __init__(self, together: bool) -> None:
+            self.together = together
+
+        def rows(self, index: torch.Tensor) -> Told:
+            return self
+
+        def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:
+            return Judgement(*map(torch.tensor, judged[x[0, 0, 0, 0].item()]))
+
+    def best(together: bool, *starts: float) -> list[float]:
+        offered = [torch.full((2, 1, 1, 1), start) for start in starts]
+        kept = Best(Told(together), offered[0], torch.zeros(2, dtype=torch.int64))  # type: ignore[arg-type]
+        for one in offered[1:]:
+            kept.offer(one, torch.arange(2))
+        return kept.x_adv.flatten().tolist()
+
+    assert best(False, 0.0, 1.0) == [1.0, 0.0]  # each image's own best
+    assert best(True, 0.0, 1.0) == [1.0, 1.0]  # as many right, by less: -0.75 on average instead of -0.25
+    assert best(True, 1.0, 0.0) == [1.0, 1.0]
+    assert best(True, 0.0, 1.0, 2.0) == [2.0, 2.0]
 
 
 def test_no_attack_changes_nothing_and_answers_on_fresh_draws() -> None:

@@ -281,3 +281,11 @@ def test_members_keep_the_replaced_layers_eps() -> None:
     randomize(model, "BN+IN")
     with following(model, torch.zeros(4, 1, dtype=torch.int64)):  # BN comes first in canonical order
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("space", ["BN+RN(track=true)", "MinMax(track=true)", "RN(track=mean)"])
+def test_statistics_that_no_other_norm_has_are_refused_before_anything_is_swapped(space: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with pytest.raises(SpaceError, match=r"with track=(true|mean) answer .* and a BatchNorm2d has none of these"):
+        randomize(model, space)
+    assert type(model[1]) is nn.BatchNorm2d
