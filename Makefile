@@ -17,11 +17,11 @@ quickstart: .venv/installed  ## train and attack six small networks on real digi
 	$(BIN)/rna-ray run sweeps/quickstart.yaml --store $(STORE) $(ARGS)
 	$(BIN)/rna-ray table quickstart --store $(STORE)
 
-test: .venv/installed  ## the whole test suite
-	$(BIN)/python -m pytest
+test: unit  ## the whole test suite
+	$(BIN)/python -m pytest tests/integration
 
-unit: .venv/installed  ## the fast part of the tests
-	$(BIN)/python -m pytest tests/unit
+unit: .venv/installed  ## the fast part of the tests, a file at a time on every core
+	$(BIN)/python -m pytest tests/unit -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

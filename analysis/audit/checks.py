@@ -79,7 +79,7 @@ def _own(claim: Claim) -> Pair:
 
 
 def _missing(claim: Claim, needs: str) -> Verdict:
-    shared = ", in several batches as the images of one share a path" if claim.rows.batch else ""
+    shared = ", in several batches as the images of one hang together" if claim.rows.batch else ""
     return Verdict(status="not measured", says=f"needs {needs} on the same images{shared}")
 
 

@@ -119,14 +119,13 @@ def _split(row: Mapping[str, Any]) -> str:
 
 
 def _together(row: Mapping[str, Any]) -> int | None:
-    """Return the size of a batch where it decides the answer: where its statistics are taken to attack or to answer."""
-    taken = row["batch_statistics"] or row["eval_mode"] != "eval" or row["attack_mode"] is not None
-    return row["batch"] if taken else None
+    """Return the size of a batch where it decides the answer: where that takes the batch's statistics."""
+    return row["batch"] if row["batch_statistics"] or row["eval_mode"] != "eval" else None
 
 
 def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Setting]) -> Rows:
     rows = [evaluated[unit] for unit in units]
-    batches = [row["batch"] for row in rows if row["path_sharing"] == "batch" or _together(row)]
+    batches = [row["batch"] for row in rows if row["path_sharing"] == "batch" or _together(row) or row["attack_mode"]]
     return Rows(
         setting=settings[units[0]],
         units=tuple(units),

@@ -173,6 +173,10 @@ def test_what_is_left_at_the_whole_radius_is_weighed_with_the_chance_that_batche
     assert failed(lab(eps_255={"scores": left}).audit()) == [check]
     found = found_of(lab(eps_255={"scores": left} | shared).audit(), check)
     assert (found.status, found.accuracy) == ("passed", 0.15)
+    together = {"batch_statistics": True, "batch": 60}
+    every = {name.replace(" ", "_"): together for name in HONEST}
+    lone = found_of(lab(**every | {"eps_255": {"scores": left} | together}).audit(), check)
+    assert (lone.status, lone.accuracy) == ("passed", 0.15)
 
 
 def test_eps_of_zero_must_not_help_either() -> None:
@@ -282,13 +286,13 @@ def test_rows_that_differ_in_more_than_the_axis_are_never_paired(other: dict[str
 
 
 def test_noise_is_no_attack_and_blind_to_how_others_were_crafted() -> None:
-    crafted = {"attack_mode": "train_frozen"}
+    crafted = {"attack_mode": "train_frozen", "batch": 1}  # batches are the independent ones
     found = lab(pgd=crafted, noise={"scores": 0.10}).audit()
     assert found_of(found, "attack ≤ random noise").status == "failed"
     assert found_of(found, "iterative ≤ single-step").status == "not measured"
     alike = lab(pgd=crafted, fgsm=crafted | {"scores": 0.10}).audit()
     assert found_of(alike, "iterative ≤ single-step").status == "failed"
-    other = lab(pgd=crafted, fgsm=crafted | {"scores": 0.10, "batch": 50}).audit()  # of other batches' statistics
+    other = lab(pgd=crafted, fgsm=crafted | {"scores": 0.10, "batch": 2}).audit()  # of other batches' statistics
     assert found_of(other, "iterative ≤ single-step").status == "not measured"
     assert not lab("noise", noise={"attack": "gaussian", "eps_255": None, "threat": "none"}).audit()
 
@@ -405,7 +409,7 @@ def test_chance_that_a_batch_shares_is_not_taken_for_a_violation() -> None:
     one_batch = lab(pgd=shares | {"path_sharing": "batch", "batch": N}, fgsm=other)
     found = found_of(one_batch.audit(), "iterative ≤ single-step")
     assert found.status == "not measured"
-    assert found.says.endswith("in several batches as the images of one share a path")
+    assert found.says.endswith("in several batches as the images of one hang together")
 
 
 def test_what_is_above_within_chance_is_not_called_not_above() -> None:

@@ -95,7 +95,7 @@ class Linear:
         self.weight = scale * torch.randn(64, classes, generator=generator)
         self.bias = bias
         self.random, self.examples = Randomness("unit"), torch.arange(n)
-        self.first_draw, self.steady = 0, True
+        self.first_draw, self.steady, self.together = 0, True, False
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return (x - 0.5).flatten(1) @ self.weight + self.bias
