@@ -28,6 +28,19 @@ probes:
   - {probe: smoothness, examples: 4, only: [RNA, IN], checkpoint: last}
   - {probe: bound, examples: 20, eps_255: 128, only: [RNA], checkpoint: last}
 """
+ROBUST = """\
+name: robust
+data: {name: digits, train_examples: 64, held_out: 32}
+network: {name: resnet8, width: 4}
+training: {objective: natural, epochs: 1, batch: 32}
+variants: {BN: {network.norm: BN}, RN: {network.norm: RN}}
+evaluation:
+  - {attack: natural, batch: [10, 20], examples: 20, checkpoint: last}
+  - {attack: pgd, steps: 1, eps_255: [4, 8], batch: 20, examples: 20, checkpoint: last}
+probes:
+  - {probe: landscape, points: 3, batch: 20, examples: 20, checkpoint: last}
+  - {probe: statistics, batch: 20, examples: 20, only: [BN], checkpoint: last}
+"""
 HOLDS = {
     "rna-figure1": {"source": {"BN", "IN", "RNA"}, "target": {"BN", "IN", "RNA"}, "n": {20}},
     "rna-figure2": {"variant": {"BN", "IN", "RNA"}, "x": {-16.0, 0.0, 16.0}, "n": {4}},
@@ -36,19 +49,30 @@ HOLDS = {
     "rna-theory": {"panel": {"eq5", "eq6", "bound"}, "member": {"BN", "IN"}, "n": {4, 20}},
     "robustnorm-figure3": {"images": {"held-out"}, "attack": {"natural"}, "n": {32}},
     "robustnorm-figure8": {"images": {"training", "held-out"}, "quantity": {"loss", "accuracy"}, "n": {32, 64}},
+    "robustnorm-figure1": {"variant": {"BN"}},
+    "robustnorm-figure2": {"variant": {"BN", "RN"}, "over": {"images"}, "n": {20}},
+    "robustnorm-figure4": {"line": {"BN", "RN"}, "x": {4.0, 8.0}, "attack": {"pgd-1"}, "n": {20}},
+    "robustnorm-figure5": {"line": {"BN", "RN"}, "x": {10.0, 20.0}, "attack": {"natural", "pgd-1"}},
+    "robustnorm-figure6": {"line": {"BN", "RN"}, "x": {4.0, 8.0}},
+    "robustnorm-figure7": {"variant": {"BN", "RN"}},
+    "robustnorm-figure9": {"variant": {"BN", "RN"}, "x": {-1.0, 0.0, 1.0}},
+    "robustnorm-figure11": {"line": {"RN"}, "x": {0.2}},
     "tiny": {"column": {"pgd-1@transfer", "pgd-1@eot-2", "pgd-2@transfer"}, "n": {20}},
 }
 """Which values stand in the columns behind each figure."""
+OF_EPOCHS = ("robustnorm-figure3", "robustnorm-figure8")
 
 
 def test_every_figure_is_drawn_from_a_real_store(tmp_path: Path) -> None:
     assert {*FIGURES, "tiny"} == set(HOLDS)
-    (tmp_path / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
     store = ["--store", str(tmp_path / "store")]
-    ended = CliRunner().invoke(app, ["run", str(tmp_path / "tiny.yaml"), "--address", "inline", *store])
-    assert ended.exit_code == 0, ended.output
+    for name, text in {"tiny": SWEEP, "robust": ROBUST}.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+        ended = CliRunner().invoke(app, ["run", str(tmp_path / f"{name}.yaml"), "--address", "inline", *store])
+        assert ended.exit_code == 0, ended.output
     for name, columns in HOLDS.items():
-        drawn = CliRunner().invoke(app, ["figure", name, "--sweep", "tiny", "-o", str(tmp_path), *store])
+        sweep = "robust" if name.startswith("robust") and name not in OF_EPOCHS else "tiny"
+        drawn = CliRunner().invoke(app, ["figure", name, "--sweep", sweep, "-o", str(tmp_path), *store])
         assert drawn.exit_code == 0, drawn.output
         rows = pq.read_table(tmp_path / f"{name}.parquet")
         assert {column: set(rows[column].to_pylist()) for column in columns} == columns
