@@ -85,8 +85,9 @@ class Named:
                 raise SweepError(f"{name}: " + unknown(f"option of {self.kind} {self.name}:", name, options))
         found = {name: option.check(given.get(name, option.default)) for name, option in options.items()}
         if found.get("threat") == "linf":  # an ℓ2 ball may well be larger than the range of a pixel
-            for name in found.keys() & {EPS.name, STEP.name}:
-                dataclasses.replace(options[name], maximum=255.0).check(given.get(name, found[name]))
+            for option in self.options:
+                if option.name in (EPS.name, STEP.name):
+                    dataclasses.replace(option, maximum=255.0).check(given.get(option.name, option.default))
         neutral = {option.name: option.default for option in self.options if option.later}
         return {name: value for name, value in found.items() if name not in neutral or value != neutral[name]}
 

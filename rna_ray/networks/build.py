@@ -11,7 +11,7 @@ from torch import nn
 
 from rna_ray.networks import describe
 from rna_ray.networks.activation import ACTIVATIONS
-from rna_ray.networks.norms import BatchStatistics, Norm
+from rna_ray.networks.norms import BatchStatistics, Norm, RobustNorm
 from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
 
@@ -41,6 +41,11 @@ class Network(nn.Module):
     def batch_dependent(self) -> bool:
         """Whether an image's logits hang on the others of its batch at inference too."""
         return any(isinstance(module, BatchStatistics) and module.track != "all" for module in self.modules())
+
+    @property
+    def native(self) -> bool:
+        """Whether torch has a kernel for every norm, so that it runs where a whole batch shares a path."""
+        return not any(isinstance(module, RobustNorm) for module in self.modules())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body((x - self.mean) / self.std)

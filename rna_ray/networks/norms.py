@@ -16,12 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from rna_ray.errors import SpaceError
-from rna_ray.networks.spaces import LayerMember, Track
+from rna_ray.networks.spaces import TRACKS, LayerMember, Track
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Gather = Callable[[torch.Tensor], torch.Tensor]  # values (D,) of this process → rows (W, D) of all, differentiable
 
-_TRACKED = {"all": "true", "mean": "mean"}
 EPS = 1e-5
 MOMENTUM = 0.1  # the weight of the new value, as in torch
 
@@ -416,7 +415,7 @@ def start_member(member: Member, norm: nn.Module) -> None:
     """
     if isinstance(member, RobustNorm) and member.track != "none":
         raise SpaceError(
-            f"RN and MinMax with track={_TRACKED[member.track]} answer with statistics of their own, and a "
+            f"RN and MinMax with track={TRACKS[member.track]} answer with statistics of their own, and a "
             f"{type(norm).__name__} has none of these; leave track out, or train from the start"
         )
     for own, old in ((member.weight, norm.weight), (member.bias, norm.bias)):

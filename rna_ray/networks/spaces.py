@@ -33,7 +33,8 @@ Track = Literal["all", "mean", "none"]
 """Which of a batch's statistics are tracked while training, to stand in for those of a test batch."""
 
 _MOST_POWER, _DECIMALS = 2.0, 6
-_TRACKS: dict[Track, str] = {"all": "true", "mean": "mean", "none": "false"}
+TRACKS: dict[Track, str] = {"all": "true", "mean": "mean", "none": "false"}
+"""How `track` is written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class _Family:
     def options(self) -> dict[str, dict[str, Any]]:
         """The options with few values as they are written, and what each says of a member."""
         affine: dict[str, dict[str, Any]] = {"affine=true": {"affine": True}, "affine=false": {"affine": False}}
-        tracks: dict[str, dict[str, Any]] = {f"track={_TRACKS[track]}": {"track": track} for track in self.tracks}
+        tracks: dict[str, dict[str, Any]] = {f"track={TRACKS[track]}": {"track": track} for track in self.tracks}
         return (affine if self.affine else {}) | (tracks if len(self.tracks) > 1 else {})
 
     @property
@@ -126,7 +127,7 @@ class Member:
         return {
             "affine=false": family.affine and not self.affine,
             f"p={power}": family.power is not None and self.power != family.power,
-            f"track={_TRACKS[self.track]}": self.track != family.tracks[0],
+            f"track={TRACKS[self.track]}": self.track != family.tracks[0],
         }
 
 

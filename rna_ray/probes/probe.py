@@ -64,4 +64,4 @@ def probe(
             modes.enter_context(mode(network, "eval"))
         for batch in batches(images, tuple(settings["examples"]), settings["batch"], device):
             found.extend(MEASURES[settings["probe"]](settings, subjects, batch))
-    return Probed(found, all(subject.native for subject in subjects))
+    return Probed(found, all(subject.native and subject.network.native for subject in subjects))

@@ -293,7 +293,7 @@ _DO: Mapping[str, Callable[[Job, Store, Report], None]] = {
 
 def _kernel(network: Network, paths: str) -> str:
     """Return which computation the norm layers use: torch's kernels, or the mixture that path tensors select."""
-    return "mixture" if network.paths.sizes and paths == "example" else "native"
+    return "mixture" if not network.native or (network.paths.sizes and paths == "example") else "native"
 
 
 def _log2_paths(network: Network) -> float:

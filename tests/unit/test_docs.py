@@ -19,7 +19,8 @@ from rna_ray.sweep import plan, spec
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
-    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/rna.md", "docs/theory.md",
+    "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/audit.md", "docs/evaluation.md",
+    "docs/rna.md", "docs/robustnorm.md", "docs/theory.md",
     "docs/weights.md",
 ]  # fmt: skip
 

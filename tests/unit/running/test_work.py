@@ -146,6 +146,12 @@ def test_a_training_and_its_evaluation_leave_rows_in_their_views(do: Perform, st
     }
 
 
+@pytest.mark.parametrize(("norm", "kernel"), [("BN", "native"), ("none", "native"), ("RN", "mixture")])
+def test_rows_say_native_only_where_torch_has_a_kernel(do: Perform, store: Store, norm: str, kernel: str) -> None:
+    assert do(train(norm, objective="natural", epochs=1, lr=0.01)).state == "done"
+    assert store.read("trials")["kernel"].to_pylist() == [kernel]
+
+
 def test_a_finished_unit_is_left_alone(do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"fit": 0, "evaluate": 0}
 
