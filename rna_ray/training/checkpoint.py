@@ -77,11 +77,16 @@ class Checkpoints:
         Raises StoreError where the store does not answer: that is no reason to begin anew.
         """
         digest = self._marker()
-        try:
-            return self.read("resume", digest) if digest else None
-        except CheckpointError as error:
-            log.warning("%s; unit %s is trained from the start", error, self.unit_id)
-            return None
+        while digest:
+            try:
+                return self.read("resume", digest)
+            except CheckpointError as error:
+                failed, digest = digest, self._marker()
+                if digest == failed:
+                    log.warning("%s; unit %s is trained from the start", error, self.unit_id)
+                    return None
+                # else another attempt at the unit, one whose driver has died say, went on meanwhile
+        return None
 
     def drop_resume(self) -> None:
         """Forget the state to resume from, once the unit's rows are there."""
@@ -118,14 +123,14 @@ def load(path: Path, expected: str | None = None) -> tuple[Tensors, dict[str, An
     """Return a safetensors file's tensors and description; CheckpointError where it is missing or damaged."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: train its network again")
-    if expected is not None and (found := sha256(path)) != expected:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is {found[:16]}…, {expected[:16]}… was written")
     try:
+        if expected is not None and (found := sha256(path)) != expected:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is {found[:16]}…, {expected[:16]}… was written")
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
             return tensors, json.loads((file.metadata() or {}).get("about", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last where it vanished meanwhile
+        raise CheckpointError(f"{path} is truncated, was removed or is no safetensors file: {error}") from error
 
 
 def load_into(network: nn.Module, tensors: Tensors, where: str) -> None:

@@ -267,7 +267,7 @@ def test_weights_that_do_not_fit_are_told_by_their_keys(own: Own, cnn: nn.Module
     assert 'Missing key(s) in state_dict: "5.weight"' in failure.error
     Path("damaged.safetensors").write_bytes(Path("cnn.safetensors").read_bytes()[:-1])
     (failure,) = own("network.weights=damaged.safetensors").failures
-    assert "damaged.safetensors is truncated or no safetensors file" in failure.error
+    assert "damaged.safetensors is truncated, was removed or is no safetensors file" in failure.error
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rna_ray.errors import CheckpointError, StoreError
 from rna_ray.networks.build import Network
 from rna_ray.store.files import Files
 from rna_ray.store.records import from_rows
-from rna_ray.training.checkpoint import Checkpoints, load, load_into, sha256
+from rna_ray.training.checkpoint import Checkpoints, Tensors, load, load_into, sha256
 from rna_ray.training.fit import Fitted
 
 EPOCHS = 3
@@ -236,6 +236,22 @@ def test_one_state_is_kept_and_none_once_the_unit_is_done(tmp_path: Path) -> Non
     checkpoints(tmp_path).drop_resume()
 
 
+def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, read = checkpoints(tmp_path), Checkpoints.read
+    kept.keep_resume({"w": torch.zeros(2)}, {"epoch": 1})
+
+    def overtaken(self: Checkpoints, name: str, digest: str) -> tuple[Tensors, dict[str, Any]]:
+        monkeypatch.setattr(Checkpoints, "read", read)
+        kept.keep_resume({"w": torch.ones(2)}, {"epoch": 2})  # the worker of a driver that died goes on for a while
+        return read(self, name, digest)
+
+    monkeypatch.setattr(Checkpoints, "read", overtaken)
+    state = kept.resume()
+    assert state is not None and state[1] == {"epoch": 2} and torch.equal(state[0]["w"], torch.ones(2))
+
+
 def test_the_files_are_those_that_the_record_names(tmp_path: Path) -> None:
     found, made = fitted(tmp_path, settings())
     last, about = checkpoints(tmp_path).read("last", found.last_sha256)
@@ -259,7 +275,7 @@ def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{last} is damaged: its SHA-256 is "):
         kept.read("last", found.last_sha256)
     path.write_bytes(whole[:200])
-    with pytest.raises(CheckpointError, match=rf"{last} is truncated or no safetensors file"):
+    with pytest.raises(CheckpointError, match=rf"{last} is truncated, was removed or is no safetensors file"):
         load(path)
     tensors, _ = kept.read("best", found.best_sha256)
     with pytest.raises(CheckpointError, match=r"the weights in here do not fit the network: size mismatch for "):
