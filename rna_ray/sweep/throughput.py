@@ -108,7 +108,8 @@ def _evaluations(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator
     some = sorted(store.done("evaluations"))[:LOOKED_AT]
     for row in store.read("evaluations", some).to_pylist():
         network, settings = trials.get(row["network_id"]), json.loads(row["settings"])
-        macs = _image(json.loads(network["settings"])) if network else None
+        known = network and "source" not in settings  # else two networks took a part each
+        macs = _image(json.loads(network["settings"])) if known else None
         yield {**row, "kind": "evaluate", "macs": macs and macs * _passes(settings)}
 
 

@@ -76,11 +76,11 @@ def imported(settings: Mapping[str, Any]) -> Unit:
 
 
 def evaluate(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
-    """Return the unit that attacks a network on the test images [start, stop).
+    """Return the unit that attacks a network, or a `source` in its stead, on the test images [start, stop).
 
     `evaluation` in its settings is what the units of one evaluation share, a digest of all but their examples.
     """
-    return _cut("evaluate", settings, examples, needs=(settings["network"],))
+    return _cut("evaluate", settings, examples, needs=(settings["network"], *_source(settings)))
 
 
 def probe(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
@@ -95,7 +95,14 @@ def checkpoints(unit: Unit) -> dict[str, str]:
     """Return the ids of the networks whose weights a unit reads, each with the checkpoint that it takes."""
     if unit.kind == "probe":
         return _probed(unit.settings)
-    return {unit.settings["network"]: unit.settings["checkpoint"]} if unit.kind == "evaluate" else {}
+    settings = unit.settings
+    return {settings["network"]: settings["checkpoint"], **_source(settings)} if unit.kind == "evaluate" else {}
+
+
+def _source(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the id of the network that an evaluation attacks in the stead of its own, with the checkpoint taken."""
+    source = settings.get("source")
+    return {source["id"]: source["checkpoint"]} if source and source["id"] != settings["network"] else {}
 
 
 def _probed(settings: Mapping[str, Any]) -> dict[str, str]:
