@@ -60,7 +60,7 @@ class Check(ABC):
     applies: Callable[[Setting], bool]
     """Whether it can say anything of such a claim."""
     transfers: bool = False
-    """Whether it holds too of an attack that was crafted on another network: a stronger one need not transfer better."""
+    """Whether it holds too of an attack crafted on another network: a stronger one need not transfer better."""
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the comparisons that it may want."""

@@ -17,6 +17,7 @@ from rna_ray.analysis.figures import (
     curves,
     files,
     landscape,
+    robust,
     series,
     similarity,
     statistics,
@@ -51,6 +52,10 @@ def _dots(about: str) -> Figure:
 
 def _series(about: str, against: series.Against) -> Figure:
     return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
+
+
+def _robust(about: str) -> Figure:
+    return Figure(about=about, tabulate=robust.tabulate, draw=robust.draw)
 
 
 FIGURES = {
@@ -104,6 +109,10 @@ FIGURES = {
         draw=landscape.draw,
     ),
     "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
+    "stn-figure2": _robust("STN Figure 2: robust accuracy against perturbation size, white-box and black-box."),
+    "stn-figure3": _robust("STN Figure 3: robust accuracy against perturbation size, for several deviations of noise."),
+    "stn-figure6": _robust("STN Figure 6: robust accuracy against perturbation size, for each attack, MNIST."),
+    "stn-figure7": _robust("STN Figure 7: robust accuracy against perturbation size, for each attack, CIFAR-10."),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
 
