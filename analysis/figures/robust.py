@@ -45,6 +45,8 @@ LINE = ("data", "threat", "eps_space", "variant", "attack", "knowledge")
 POINTS = 20
 """The sizes at which attacks without a radius are drawn, where no attack of a radius is beside them."""
 _OF_THE_BALL = re.compile(r" (threat|eps_255|step_255)=\S+")  # what a label says of the ball: the panel and the axis do
+_ASIDE = 0.006
+"""How far the lines of a panel stand apart, of the panel's width, so that intervals do not hide one another."""
 _WITHOUT_SIZE = ("natural", "gaussian")
 
 
@@ -151,9 +153,10 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     axes = style.grid(picture, 1, len(panels), len(panels), sharey=True)
     for at, (data, threat, space) in enumerate(panels):
         held = [row for row in rows if tuple(row[name] for name in LINE[:3]) == (data, threat, space)]
-        for variant, attack in dict.fromkeys((row["variant"], _named(row)) for row in held):
-            points = [row for row in held if (row["variant"], _named(row)) == (variant, attack)]
-            _draw_line(axes[at], points, looks[variant, attack])
+        wide = max(row["x"] for row in held)
+        for number, line in enumerate(dict.fromkeys((row["variant"], _named(row)) for row in held)):
+            points = [row for row in held if (row["variant"], _named(row)) == line]
+            _draw_line(axes[at], points, looks[line], number * _ASIDE * wide)
         style.letter(axes[at], at, f"{called(data)}, {BALLS[threat]}")
         axes[at].set_xlabel(f"{BALLS[threat]} size ({'normalised' if space != PIXEL else '[0, 1]'} pixels)")
         axes[at].set_ylabel("accuracy (%)")
@@ -195,8 +198,8 @@ def _legend(looks: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Any]:
     return handles + [style.proxy(attack, **{**look, "color": "#606060"}) for attack, look in attacks.items()]
 
 
-def _draw_line(axes: Axes, rows: Sequence[Row], look: Mapping[str, Any]) -> None:
-    xs, ys = [row["x"] for row in rows], [100 * row["accuracy"] for row in rows]
+def _draw_line(axes: Axes, rows: Sequence[Row], look: Mapping[str, Any], aside: float) -> None:
+    xs, ys = [row["x"] + aside for row in rows], [100 * row["accuracy"] for row in rows]
     below = [100 * (row["accuracy"] - row["low"]) for row in rows]
     above = [100 * (row["high"] - row["accuracy"]) for row in rows]
     axes.errorbar(xs, ys, (below, above), elinewidth=0.8, clip_on=False, **look)

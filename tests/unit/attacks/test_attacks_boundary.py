@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attacks_base import Linear, defence, images, network
+from attacks_base import Linear, images
 from torch import nn
 
 from rna_ray.attacks.base import distortion
-from rna_ray.attacks.boundary import STARTS, Boundary
+from rna_ray.attacks.boundary import Boundary
 from rna_ray.attacks.expectation import Draws, Passes
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
@@ -34,10 +34,11 @@ class Constant(Linear):
 def test_it_comes_near_the_border_and_stays_beyond_it() -> None:
     victim, x = Linear(5), images(4, low=0.4, high=0.6)
     y = victim.logits(x).argmax(1)
-    start, some = (Boundary(steps)(victim, x, y) for steps in (1, 600))
+    start, some = (Boundary(steps)(victim, x, y) for steps in (1, 2000))
     assert (some.logits[:, 0].argmax(1) != y).all() and some.notes == ()
-    assert (some.l2 < 0.7 * start.l2).all()  # the walk, not where it started
-    assert (victim.distance(x, y) <= some.l2).all() and (some.l2 < 4 * victim.distance(x, y)).all()
+    nearest = victim.distance(x, y)
+    assert (start.l2 > 4 * nearest).all()
+    assert (nearest <= some.l2).all() and (some.l2 < 2.5 * nearest).all()
 
 
 def test_a_misclassified_image_is_its_own_adversarial() -> None:
@@ -63,23 +64,6 @@ def test_an_image_without_a_start_comes_back_with_a_note() -> None:
     assert found.notes == ("boundary found no misclassified image to start from for 3 of 4 images",)
 
 
-def test_every_query_sees_fresh_draws_of_each_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    queries: list[Draws] = []
-    plain = Passes.logits
-
-    def logits(self: Passes, x: torch.Tensor, draws: Draws) -> torch.Tensor:
-        queries.append(draws)
-        return plain(self, x, draws)
-
-    victim, x = defence(network(), 4, "resample"), images(4)
-    y = victim.answer(x)[:, 0].argmax(1)
-    monkeypatch.setattr(Passes, "logits", logits)
-    Boundary(30).perturb(victim, x, y)
-    walked = [draws.paths for draws in queries if len(draws) == 1]  # ten draws judge where it starts
-    assert 30 <= len(walked) <= 34 and len({paths.numpy().tobytes() for paths in walked}) == len(walked)
-    assert any(not torch.equal(paths[0, 0], paths[0, 1]) for paths in walked)
-
-
 class Sums(nn.Module):
     """Two classes: whether the image is bright."""
 
@@ -88,18 +72,33 @@ class Sums(nn.Module):
         return torch.stack([bright, -bright], 1)
 
 
+def noisy(noise: float, n: int) -> Defence:
+    made = Network(Sums(), PathSpace(()), mean=(0.0,), std=(1.0,))
+    known = Knowledge.parse("resample")
+    return Defence(Passes(made), made.paths, Randomness("unit"), torch.arange(n), known, draws=9, noise=noise)
+
+
+def test_every_query_sees_fresh_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries: list[Draws] = []
+    plain = Passes.logits
+
+    def logits(self: Passes, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        queries.append(draws)
+        return plain(self, x, draws)
+
+    monkeypatch.setattr(Passes, "logits", logits)
+    Boundary(30).perturb(noisy(0.05, 4), images(4, low=0.55, high=0.75), torch.zeros(4, dtype=torch.int64))
+    walked = [draws.noise[0]() for draws in queries if len(draws) == 1]  # ten draws judge where it starts
+    assert len(walked) == 1 + 30 + 3  # the starts, each step, and at every tenth how the walk goes
+    assert len({noise.numpy().tobytes() for noise in walked}) == len(walked)
+
+
 def test_a_draw_that_denies_a_start_does_not_end_the_walk() -> None:
     """Starts lie where most draws, not all, are fooled: foolbox alone gives up the batch for one draw that is not."""
-    made, n = Network(Sums(), PathSpace(()), mean=(0.0,), std=(1.0,)), 16
-    victim = Defence(
-        Passes(made), made.paths, Randomness("unit"), torch.arange(n), Knowledge.parse("resample"), draws=9, noise=1.0
-    )
+    n = 16
+    victim = noisy(1.0, n)
     x = images(n, low=0.55, high=0.75)
     found = Boundary(20).perturb(victim, x, torch.zeros(n, dtype=torch.int64))
     assert torch.isfinite(found.x_adv).all() and (distortion(found.x_adv, x)[1] > 0).sum() > n // 2
     denied = victim.logits(found.x_adv).argmax(1) == 0
     assert denied.any()  # so it is with what the walk accepted on one draw
-
-
-def test_noise_is_tried_a_known_number_of_times() -> None:
-    assert STARTS == 50

@@ -86,7 +86,7 @@ class ThreeDraws(Linear):
 
 def test_cw_stops_where_its_own_expectation_is_lost() -> None:
     """At brightness b the margins are 4, -1, 20 b: their mean is lost below -0.15, the mean prediction below -0.055."""
-    x, y = torch.full((2, 1, 8, 8), 0.51), torch.zeros(2, dtype=torch.int64)
+    x, y = torch.full((2, 1, 8, 8), 0.501), torch.zeros(2, dtype=torch.int64)
     victim = ThreeDraws(2, 2)
     found = {}
     for of_margins in (False, True):
