@@ -50,7 +50,7 @@ def test_settings_are_resolved_and_the_id_is_pinned(planned: Planned) -> None:
     }  # fmt: skip
     assert second.settings == {**first.settings, "examples": [100, 150]}
     pinned = units.certify({"network": "a", "draws": 100}, examples=(0, 10))
-    assert (pinned.version, pinned.id) == (1, "PINNED")
+    assert (pinned.version, pinned.id) == (1, "86abd9bdced26ee4df9d581ea58f6950")
 
 
 @pytest.mark.parametrize(
