@@ -186,10 +186,10 @@ _CERTIFICATIONS = (
     _column("checkpoint", _TEXT, "last or best."),
     _column("data", _TEXT, "Data set."),
     _column("classes", pa.int32(), "Classes of the data set."),
-    _column("noise_255", pa.float64(), "Standard deviation of the Gaussian noise in 1/255, 255 times sigma."),
-    _column("draws", pa.int32(), "Draws n that bound the probability of the class."),
-    _column("selection", pa.int32(), "Separate draws n0 that choose the class."),
-    _column("abandon", _TEXT, "none, or misclassified: an example of another class gets no bounding draws."),
+    _column("noise_255", pa.float64(), "Standard deviation of the noise in 1/255."),
+    _column("draws", pa.int32(), "Draws n that bound the class's probability."),
+    _column("selection", pa.int32(), "Separate draws that choose the class."),
+    _column("abandon", _TEXT, "Which examples get no bounding draws: none, or misclassified."),
     _column("start", pa.int32(), "First example of the shard."),
     _column("stop", pa.int32(), "One past the last example of the shard."),
     _column("batch", pa.int32(), "Noisy images in a pass."),
@@ -205,8 +205,8 @@ _CERTIFICATES = (
     LABEL,
     _column("sigma", pa.float64(), "Standard deviation of the noise, in [0,1] pixels."),
     _column("selection_counts", _COUNTS, "Of the draws that choose the class, those for each class."),
-    _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class."),
-    _column("abandoned", _BOOL, "Whether it got no bounding draws: an abstention."),
+    _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class; all 0 where abandoned."),
+    _column("abandoned", _BOOL, "Whether it got no bounding draws and is an abstention."),
 )
 
 _PROBES = (
@@ -286,8 +286,8 @@ RECORDS: Mapping[str, str] = {
 """Kind of unit → its record view, whose file is written last: that it exists means done."""
 
 DETAILS: Mapping[str, str] = {
-    "epochs": "trials", "examples": "evaluations", "certificates": "certifications", "measures": "probes",
-    "transfers": "probes",
+    "epochs": "trials", "examples": "evaluations", "measures": "probes", "transfers": "probes",
+    "certificates": "certifications",
 }
 """View → the record view without whose file its rows do not count."""
 
