@@ -4,6 +4,7 @@ BIN := .venv/bin
 STORE ?= rna-store
 # More options of `rna-ray run`, such as ARGS="--set data.name=mnist --set data.root=FOLDER".
 ARGS ?=
+EVERY_CORE := -n auto --dist loadfile
 
 .PHONY: quickstart test unit lint clean
 
@@ -18,10 +19,11 @@ quickstart: .venv/installed  ## train and attack six small networks on real digi
 	$(BIN)/rna-ray table quickstart --store $(STORE)
 
 test: unit  ## the whole test suite
+	$(BIN)/python -m pytest tests/unit -m slow $(EVERY_CORE)
 	$(BIN)/python -m pytest tests/integration
 
-unit: .venv/installed  ## the fast part of the tests, a file at a time on every core
-	$(BIN)/python -m pytest tests/unit -n auto --dist loadfile
+unit: .venv/installed  ## the fast part of the tests
+	$(BIN)/python -m pytest tests/unit -m "not slow" $(EVERY_CORE)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

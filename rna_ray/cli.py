@@ -113,7 +113,7 @@ def query(
     store: StoreUri = "rna-store",
 ) -> None:
     """Ask the store in SQL (DuckDB); views: trials, epochs, evaluations, examples, probes, measures,
-    transfers, plans, failures.
+    transfers, certifications, certificates, plans, failures.
 
     Example: rna-ray query "SELECT norm, count(*) FROM trials GROUP BY norm" --format json
     """

@@ -35,7 +35,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
     units = {trial.network: trial for trial in planned.trials}
     counts = {
         kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
-        for kind in ("evaluate", "probe")
+        for kind in ("evaluate", "probe", "certify")
     }
     imports = [unit for unit in planned.units if unit.kind == "import"]
     return {
@@ -49,11 +49,13 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
                 "done": unit_id not in to_do,
                 "evaluations": counts["evaluate"][unit_id],
                 "probes": counts["probe"][unit_id],
+                "certifications": counts["certify"][unit_id],
             }
             for unit_id, trial in units.items()
         ],
         "evaluations": _evaluations(planned, to_do),
         "probes": _probes(planned, to_do),
+        "certifications": _certifications(planned, to_do),
         "estimate": {
             kind: {
                 "device": "GPU" if gpus[kind] else "CPU core",
@@ -89,6 +91,17 @@ def _probes(planned: Plan, to_do: set[str]) -> list[Document]:
     ]
 
 
+def _certifications(planned: Plan, to_do: set[str]) -> list[Document]:
+    """Return the units of each noise and number of draws; a unit that several share counts in each."""
+    found: dict[tuple[float, int], dict[str, None]] = {}
+    for one in planned.certifications:
+        found.setdefault((one.noise_255, one.draws), {}).update(dict.fromkeys(one.units))
+    return [
+        {"noise_255": noise, "draws": draws, "units": list(units), "to_do": len(to_do & set(units))}
+        for (noise, draws), units in found.items()
+    ]
+
+
 def plan_text(document: Document) -> str:
     """Return a plan in words."""
     lines = [f"sweep {document['sweep']}"]
@@ -96,13 +109,17 @@ def plan_text(document: Document) -> str:
         mark = "done " if trial["done"] else "to do"
         seed = f", seed={trial['axes']['seed']}" if "seed" in trial["axes"] else ""
         probes = f", {trial['probes']} probe units" if trial["probes"] else ""
-        units = f"{trial['evaluations']} evaluation units{probes}"
+        certifications = f", {trial['certifications']} certification units" if trial["certifications"] else ""
+        units = f"{trial['evaluations']} evaluation units{probes}{certifications}"
         lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}{seed}  ({units})")
     for column in document["evaluations"]:
         label = column["attack"] if column["knowledge"] == "none" else f"{column['attack']}@{column['knowledge']}"
         lines.append(f"  {label}: {len(column['units'])} units, {column['to_do']} to do")
     for probe in document["probes"]:
         lines.append(f"  {probe['probe']}: {len(probe['units'])} units, {probe['to_do']} to do")
+    for one in document["certifications"]:
+        label = f"certification, noise {one['noise_255']:g}/255, {one['draws']} draws"
+        lines.append(f"  {label}: {len(one['units'])} units, {one['to_do']} to do")
     lines.append(_counts_text(document["units"]))
     lines += _estimate_text(document)
     return "\n".join(lines)

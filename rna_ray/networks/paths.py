@@ -14,7 +14,7 @@ from torch import nn
 
 from rna_ray.networks.norms import BatchStatistics, Norm
 from rna_ray.networks.spaces import NormLayer, Space
-from rna_ray.randomness import Randomness
+from rna_ray.randomness import Draw, Randomness
 
 MODES = ("train", "eval", "train_frozen")
 
@@ -31,7 +31,7 @@ class PathSpace:
     choices: tuple[tuple[int, ...], ...] | None = None
 
     def draw(
-        self, random: Randomness, name: str, examples: torch.Tensor, *, step: int = 0, draw: int = 0
+        self, random: Randomness, name: str, examples: torch.Tensor, *, step: int = 0, draw: Draw = 0
     ) -> torch.Tensor:
         """Return the path (N, L) of each example (N,): a pure function of its arguments."""
         if self.choices is None:

@@ -113,3 +113,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
         asked = {"attack": one.probe, "evaluation": one.evaluation}
         for unit_id in one.units:
             yield {**shared, **said, **asked, "unit_id": unit_id, "kind": "probe"}
+    for position, one in enumerate(plan.certifications, start=len(plan.cells) + len(plan.probes)):
+        said = {"variant": one.variant, "axes": canonical(one.row), "position": position}
+        for unit_id in one.units:
+            yield {**shared, **said, "evaluation": one.evaluation, "unit_id": unit_id, "kind": "certify"}

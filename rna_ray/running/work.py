@@ -15,6 +15,7 @@ import torch
 
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
+from rna_ray.evaluation.certify import certify
 from rna_ray.evaluation.evaluate import evaluate
 from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks import imported, source
@@ -279,6 +280,32 @@ def _probe(job: Job, store: Store, report: Report) -> None:
     store.commit(job.unit.id, {**views, "probes": from_rows("probes", [record])}, record="probes")
 
 
+def _certify(job: Job, store: Store, report: Report) -> None:
+    settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
+    network, forward = inputs.trained(
+        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"],
+        job.sources.get(settings["network"]),
+    )
+    found = certify(settings, network, inputs.test_images(job), device=device, forward=forward)
+    shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
+    record = {
+        **shared,
+        **{name: settings[name] for name in ("checkpoint", "noise_255", "draws", "selection", "abandon", "batch")},
+        "data": settings["data"]["name"],
+        "classes": data.info(settings["data"]["name"]).classes,
+        "start": settings["examples"][0],
+        "stop": settings["examples"][1],
+        "settings": canonical(settings),
+        **provenance(
+            job, started, device=device, precision=settings["precision"], compiled=forward is not network,
+            kernel=_kernel(network, "example"),
+        ),
+    }
+    rows = [{**shared, **row} for row in found]
+    views = {"certificates": from_rows("certificates", rows), "certifications": from_rows("certifications", [record])}
+    store.commit(job.unit.id, views, record="certifications")
+
+
 def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
     """Return one network of a probe; of two imported ones, each finds the modules of its own folder first."""
     lies = job.sources.get(role["id"])
@@ -287,7 +314,8 @@ def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
 
 
 _DO: Mapping[str, Callable[[Job, Store, Report], None]] = {
-    "train": _train, "import": _import, "evaluate": _evaluate, "probe": _probe
+    "train": _train, "import": _import, "evaluate": _evaluate, "probe": _probe,
+    "certify": _certify,
 }
 
 

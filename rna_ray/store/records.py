@@ -179,14 +179,34 @@ _PLANS = (
     _column("spec", _TEXT, "The sweep as resolved, as JSON."),
 )
 
+_CERTIFICATIONS = (
+    UNIT,
+    EVALUATION,
+    NETWORK,
+    _column("checkpoint", _TEXT, "last or best."),
+    _column("data", _TEXT, "Data set."),
+    _column("classes", pa.int32(), "Classes of the data set."),
+    _column("noise_255", pa.float64(), "Standard deviation of the noise in 1/255."),
+    _column("draws", pa.int32(), "Draws n that bound the class's probability."),
+    _column("selection", pa.int32(), "Separate draws that choose the class."),
+    _column("abandon", _TEXT, "Which examples get no bounding draws: none, or misclassified."),
+    _column("start", pa.int32(), "First example of the shard."),
+    _column("stop", pa.int32(), "One past the last example of the shard."),
+    _column("batch", pa.int32(), "Noisy images in a pass."),
+    SETTINGS,
+    *PROVENANCE,
+)
+
 _CERTIFICATES = (
     UNIT,
+    EVALUATION,
     NETWORK,
     EXAMPLE,
     LABEL,
     _column("sigma", pa.float64(), "Standard deviation of the noise, in [0,1] pixels."),
     _column("selection_counts", _COUNTS, "Of the draws that choose the class, those for each class."),
-    _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class."),
+    _column("counts", _COUNTS, "Of the separate draws that bound it, those for each class; all 0 where abandoned."),
+    _column("abandoned", _BOOL, "Whether it got no bounding draws and is an abstention."),
 )
 
 _PROBES = (
@@ -246,6 +266,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         "epochs": _EPOCHS,
         "evaluations": _EVALUATIONS,
         "examples": _EXAMPLES,
+        "certifications": _CERTIFICATIONS,
         "certificates": _CERTIFICATES,
         "probes": _PROBES,
         "measures": _MEASURES,
@@ -259,13 +280,14 @@ RECORDS: Mapping[str, str] = {
     "train": "trials",
     "import": "trials",
     "evaluate": "evaluations",
-    "certify": "certificates",
+    "certify": "certifications",
     "probe": "probes",
 }
 """Kind of unit → its record view, whose file is written last: that it exists means done."""
 
 DETAILS: Mapping[str, str] = {
-    "epochs": "trials", "examples": "evaluations", "measures": "probes", "transfers": "probes"
+    "epochs": "trials", "examples": "evaluations", "measures": "probes", "transfers": "probes",
+    "certificates": "certifications",
 }
 """View → the record view without whose file its rows do not count."""
 

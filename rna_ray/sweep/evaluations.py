@@ -12,7 +12,7 @@ from rna_ray.data import DataInfo
 from rna_ray.errors import SweepError
 from rna_ray.sweep import units
 from rna_ray.sweep.networks import Found
-from rna_ray.sweep.sections import Entry, Evaluation, TrainingAttack
+from rna_ray.sweep.sections import Certification, Entry, Evaluation, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 DRAWS = 10
@@ -119,7 +119,7 @@ def shards(entry: Entry, examples: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, examples)
 
 
-def checkpoint(entry: Entry, network: Unit) -> str:
+def checkpoint(entry: Entry | Certification, network: Unit) -> str:
     """Return which weights of a network an entry takes: one that is not trained here has no other than its last.
 
     Raises SweepError where it asks for the best and none were chosen.
@@ -202,7 +202,7 @@ def _apart(entry: Entry, group: Sequence[Entry]) -> list[str]:
     return [f"{key}={mine[key]}" for key in keys if key in mine and any(one.get(key) != mine[key] for one in stated)]
 
 
-def count(entry: Entry, info: DataInfo, default: int = EXAMPLES) -> int:
+def count(entry: Entry | Certification, info: DataInfo, default: int = EXAMPLES) -> int:
     """Return how many test images an entry asks for; SweepError where there are not so many."""
     examples = entry.examples or min(default, info.test_examples)
     if examples > info.test_examples:

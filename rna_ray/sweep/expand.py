@@ -12,7 +12,7 @@ from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Entry, Evaluation
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Certification, Entry, Evaluation
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
@@ -42,7 +42,7 @@ def check(spec: SweepSpec) -> None:
     """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
     _check_axes(spec)
     found = variants(spec)
-    for name, entries in (("evaluation", spec.evaluation), ("probes", spec.probes)):
+    for name, entries in _entries(spec):
         for at, entry in enumerate(entries):
             _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
@@ -50,15 +50,21 @@ def check(spec: SweepSpec) -> None:
             _check_paper(at, entry)
 
 
-def _check_only(where: str, entry: Entry, found: Sequence[Variant]) -> None:
+def _entries(spec: SweepSpec) -> Iterator[tuple[str, Sequence[Entry | Certification]]]:
+    yield from (
+        ("evaluation", spec.evaluation), ("probes", spec.probes), ("certification", spec.certification)
+    )
+
+
+def _check_only(where: str, entry: Entry | Certification, found: Sequence[Variant]) -> None:
     for text in entry.only or ():
         if not _called(text, found):
             labels = ", ".join(dict.fromkeys(variant.label for variant in found))
             raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
 
 
-def meant(entry: Entry, found: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Return the variants that an entry of `evaluation` or `probes` is for."""
+def meant(entry: Entry | Certification, found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants that an entry of `evaluation`, `probes` or `certification` is for."""
     if entry.only is None:
         return tuple(found)
     named = [variant for text in entry.only for variant in _called(text, found)]

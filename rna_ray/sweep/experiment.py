@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from rna_ray.errors import SweepError
 from rna_ray.sweep import problems
 from rna_ray.sweep.sections import (
+    Certification,
     Data,
     Evaluation,
     Name,
@@ -66,6 +67,8 @@ class SweepSpec(Experiment):
     """The attacks on every network."""
     probes: Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)] = ()
     """What else is measured on every network, or on every pair of networks."""
+    certification: Annotated[tuple[Certification, ...], BeforeValidator(as_tuple)] = ()
+    """What is counted on every network under noise, for certified radii."""
     resources: Resources = uncounted(Resources())
     """What of the machine the units take."""
     presets: Mapping[str, Mapping[str, Any]] = uncounted({})

@@ -10,7 +10,8 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import source
-from rna_ray.sweep import evaluations, expand, networks, probes
+from rna_ray.sweep import certifications, evaluations, expand, networks, probes
+from rna_ray.sweep.certifications import Smoothing
 from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.networks import Digest, Found
@@ -63,6 +64,7 @@ class Plan:
     trials: tuple[Trial, ...]
     cells: tuple[Cell, ...]
     probes: tuple[Measurement, ...] = ()
+    certifications: tuple[Smoothing, ...] = ()
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
     where: Where
@@ -77,16 +79,19 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     digests = _once(digest or _content)
     found = [networks.found(variant, digests, spec) for variant in expand.variants(spec)]
     cells, measured = list(_cells(found, spec)), list(_measurements(found, spec))
-    wanted = [{one.unit: one.cost} for one in found] + [cut for _, cut in (*cells, *measured)]
+    smoothed = list(_smoothings(found, spec))
+    wanted = [{one.unit: one.cost} for one in found] + [cut for _, cut in (*cells, *measured, *smoothed)]
     units_by_id = {unit.id: unit for cut in wanted for unit in cut}
     evaluations.refuse_repeats(cell for cell, _ in cells)
     probes.refuse_repeats([one for one, _ in measured], units_by_id)
+    certifications.refuse_repeats(one for one, _ in smoothed)
     trials = tuple(
         Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
     )
     return Plan(
         sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials,
         cells=tuple(cell for cell, _ in cells), probes=tuple(one for one, _ in measured),
+        certifications=tuple(one for one, _ in smoothed),
         costs={unit.id: cost for cut in wanted for unit, cost in cut.items()}, where=_where(spec, found),
     )  # fmt: skip
 
@@ -110,6 +115,17 @@ def _measurements(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Mea
         meant = expand.meant(entry, variants)
         with _entry(f"probes.{at}"):
             yield from probes.measurements(entry, label, [one for one in found if one.variant in meant])
+
+
+def _smoothings(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Smoothing, dict[Unit, int]]]:
+    """Yield what the entries of `certification:` ask for, network by network."""
+    variants = [one.variant for one in found]
+    meant = [expand.meant(entry, variants) for entry in spec.certification]
+    for one in found:
+        for at, entry in enumerate(spec.certification):
+            if one.variant in meant[at]:
+                with _entry(f"certification.{at}"):
+                    yield from certifications.smoothings(entry, one)
 
 
 @contextlib.contextmanager

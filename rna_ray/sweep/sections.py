@@ -1,7 +1,7 @@
 """The sections of a sweep file as frozen models, one sentence under each field.
 
 Fields that do not count towards a unit's id are declared with `uncounted`. What a setting means is written here; what
-makes two settings the same unit is in `networks`, `evaluations` and `probes`.
+makes two settings the same unit is in `networks`, `evaluations`, `probes` and `certifications`.
 """
 
 from __future__ import annotations
@@ -80,6 +80,15 @@ def as_tuple(given: object) -> object:
     return tuple(given) if isinstance(given, list) else given
 
 
+def _several(given: object) -> object:
+    """Return one value or a list of them as a tuple, each given once."""
+    values = tuple(given) if isinstance(given, list | tuple) else given if given is None else (given,)
+    if isinstance(values, tuple) and (not values or len(set(map(repr, values))) < len(values)):
+        raise _refuse("give at least one value, each once")
+    return values
+
+
+_SEVERAL = BeforeValidator(_several)
 Whole = Annotated[int, Field(ge=1)]
 Eps = Annotated[float, Field(gt=0, le=255)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -454,6 +463,32 @@ class Probe(Entry):
 
     probe: Annotated[str, _known(probes.find)]
     """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
+
+
+class Certification(Section):
+    """How often each network answers each class under Gaussian noise: what certified radii follow from."""
+
+    draws: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], _SEVERAL] = (100,)
+    """How many draws bound the class's probability (n), one number or several; each number has fresh draws."""
+    selection: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """How many separate draws choose the class (n0)."""
+    noise_255: Annotated[tuple[Annotated[float, Field(gt=0, le=1275)], ...] | None, _SEVERAL] = None
+    """The standard deviation of the noise in 255ths, one number or several; null is the sweep's own noise_255."""
+    abandon: Literal["none", "misclassified"] = "none"
+    """Which images get no bounding draws and count as abstentions: none, or those whose selection draws choose another
+    class than the label."""
+    examples: Whole | None = None
+    """How many test images, from the first; null is 1,000, or the whole test set where it is smaller."""
+    checkpoint: Literal["last", "best"] = "best"
+    """Which weights: those of the last epoch, or those that were best on the held-out images."""
+    batch: Whole = 1000
+    """The number of noisy images that pass through the network together."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """What the answers are computed in; null is as the network was trained."""
+    shard: Whole | None = None
+    """The number of images in a unit; null is as many tens as 20,000 draws are for."""
+    only: Texts | None = uncounted(None)
+    """The variants that this entry is for; by label, name or any of their axes' values; null is all."""
 
 
 class Share(Section):

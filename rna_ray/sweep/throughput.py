@@ -7,20 +7,21 @@ import dataclasses
 import functools
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rna_ray import data
 from rna_ray.errors import UserError
 from rna_ray.networks import describe
-from rna_ray.sweep import cost, evaluations
+from rna_ray.store.records import RECORDS
+from rna_ray.sweep import certifications, cost, evaluations
 from rna_ray.sweep.units import NAMES, Kind
 
 if TYPE_CHECKING:
     from rna_ray.store import Store
 
 LOOKED_AT = 200
-"""The most evaluations that are read. Ids are digests, so the first of them in order are as good as drawn."""
+"""The most units of a kind that are read. Ids are digests, so the first of them in order are as good as drawn."""
 
 TELLING_SECONDS = 1.0
 """What is over sooner says what starting it costs, not how fast it is: of a longer one it would say far too much."""
@@ -75,13 +76,13 @@ def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
 
 
 def measured(store: Store) -> list[Measured]:
-    """Return how fast the store's trials and evaluations were.
+    """Return how fast the store's trials, evaluations and certifications were.
 
     Left out are units whose work cannot be told, and those that took less than TELLING_SECONDS.
     """
     rates: dict[tuple[Kind, str], list[float]] = collections.defaultdict(list)
     trials = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
-    for row in [*_trials(store, trials), *_evaluations(store, trials)]:
+    for row in [*_trials(store, trials), *_evaluations(store, trials), *_certifications(store, trials)]:
         if row["macs"] and row["seconds"] >= TELLING_SECONDS:
             cores = row["threads"] if row["device"] == "cpu" else 1
             rates[row["kind"], row["device"]].append(row["macs"] / row["seconds"] / max(cores, 1))
@@ -105,11 +106,22 @@ def _trials(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict
 
 
 def _evaluations(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    some = sorted(store.done("evaluations"))[:LOOKED_AT]
-    for row in store.read("evaluations", some).to_pylist():
+    yield from _of_networks(store, "evaluate", trials, _passes)
+
+
+def _certifications(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from _of_networks(store, "certify", trials, certifications.forward_passes)
+
+
+def _of_networks(
+    store: Store, kind: Kind, trials: Mapping[str, dict[str, Any]], passes: Callable[[Settings], float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the finished units of a kind that asks a network, each with its multiply-adds."""
+    some = sorted(store.done(RECORDS[kind]))[:LOOKED_AT]
+    for row in store.read(RECORDS[kind], some).to_pylist():
         network, settings = trials.get(row["network_id"]), json.loads(row["settings"])
         macs = _image(json.loads(network["settings"])) if network else None
-        yield {**row, "kind": "evaluate", "macs": macs and macs * _passes(settings)}
+        yield {**row, "kind": kind, "macs": macs and macs * passes(settings)}
 
 
 def _image(settings: Settings) -> int | None:

@@ -10,15 +10,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["train", "import", "evaluate", "probe"]
+Kind = Literal["train", "import", "evaluate", "probe", "certify"]
 
 NAMES: Mapping[Kind, str] = MappingProxyType(
-    {"train": "trials", "import": "imports", "evaluate": "evaluations", "probe": "probes"}
+    {
+        "train": "trials", "import": "imports", "evaluate": "evaluations", "probe": "probes",
+        "certify": "certifications",
+    }
 )
 """What people call the units of each kind."""
 
 # Bumped by hand when the meaning of a kind's code changes, so that results of the old meaning are not taken for new.
-VERSIONS: Mapping[str, int] = MappingProxyType({"train": 1, "import": 1, "evaluate": 2, "probe": 1})
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {"train": 1, "import": 1, "evaluate": 2, "probe": 1, "certify": 1}
+)
 
 
 def canonical(value: object) -> str:
@@ -91,11 +96,21 @@ def probe(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
     return _cut("probe", settings, examples, needs=tuple(_probed(settings)))
 
 
+def certify(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
+    """Return the unit that counts a network's answers under noise on the test images [start, stop).
+
+    `evaluation` in its settings is what the units of one certification share, a digest of all but their examples.
+    """
+    return _cut("certify", settings, examples, needs=(settings["network"],))
+
+
 def checkpoints(unit: Unit) -> dict[str, str]:
     """Return the ids of the networks whose weights a unit reads, each with the checkpoint that it takes."""
     if unit.kind == "probe":
         return _probed(unit.settings)
-    return {unit.settings["network"]: unit.settings["checkpoint"]} if unit.kind == "evaluate" else {}
+    if unit.kind in ("evaluate", "certify"):
+        return {unit.settings["network"]: unit.settings["checkpoint"]}
+    return {}
 
 
 def _probed(settings: Mapping[str, Any]) -> dict[str, str]:

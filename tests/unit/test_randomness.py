@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rna_ray import randomness
 from rna_ray.randomness import Randomness
 
 MASK = (1 << 64) - 1
@@ -204,3 +205,25 @@ def test_seeds_fit_every_library_and_differ_by_name() -> None:
     seeds = [random().seed(f"name {index}") for index in range(1000)]
     assert len(set(seeds)) == 1000
     assert min(seeds) >= 0 and max(seeds) < 2**31
+
+
+def test_each_example_may_be_on_a_draw_of_its_own() -> None:
+    examples, draws = torch.tensor([7, 7, 9, 7]), torch.tensor([0, 3, 3, 2**40])
+    for draw in (
+        lambda examples, draw: random().words("name", examples, 5, step=2, draw=draw),
+        lambda examples, draw: random().integers("name", examples, [3, 10], draw=draw),
+        lambda examples, draw: random().normal("name", examples, (3, 3), step=1, draw=draw),
+    ):
+        alone = [draw(examples[at : at + 1], int(draws[at])) for at in range(4)]
+        assert torch.equal(draw(examples, draws), torch.cat(alone))
+
+
+def test_normals_of_a_large_batch_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU makes them in parts, for its cache: no bit may hang on where it cuts."""
+    examples, draws = torch.arange(50), torch.arange(50) * 3
+    for shape in ((3, 32, 32), (1, 5, 5), (7,)):
+        whole = []
+        for at_once in (1, 100, 4096, 1 << 40):
+            monkeypatch.setattr(randomness, "CACHED", at_once)
+            whole.append(random().normal("noise", examples, shape, draw=draws))
+        assert all(torch.equal(whole[0], other) for other in whole)

@@ -147,3 +147,19 @@ def test_the_sweeps_of_a_store_in_words() -> None:
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
     assert clock(seconds) == words
+
+
+def test_a_plan_says_what_is_certified(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    entry = "certification:\n  - {draws: [50, 100], noise_255: 12.5, examples: 40, shard: 20}\nresources:"
+    path.write_text(SWEEP.replace("resources:", entry), encoding="utf-8")
+    planned = plan(load(path), digest=lambda data: "content")
+    document = show.plan(planned, standing(planned, trains(planned)))
+    shown = [(one["noise_255"], one["draws"], len(one["units"]), one["to_do"]) for one in document["certifications"]]
+    assert shown == [(12.5, 50, 4, 4), (12.5, 100, 4, 4)]
+    assert [one["certifications"] for one in document["trials"]] == [4, 4]
+    assert document["estimate"]["certify"]["device"] == "GPU"
+    words = show.plan_text(document)
+    assert "(2 evaluation units, 4 certification units)" in words
+    assert "  certification, noise 12.5/255, 100 draws: 4 units, 4 to do" in words
+    assert "; certifications: 8 to do" in words

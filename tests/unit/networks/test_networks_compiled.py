@@ -17,10 +17,13 @@ from rna_ray.networks.paths import PathSpace
 from rna_ray.networks.randomize import randomize
 from rna_ray.randomness import Randomness
 
-pytestmark = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("g++", "clang++", "c++")),
-    reason="torch.compile needs a C++ compiler, and there is none on the PATH",
-)
+pytestmark = [
+    pytest.mark.slow,  # compiles
+    pytest.mark.skipif(
+        not any(shutil.which(name) for name in ("g++", "clang++", "c++")),
+        reason="torch.compile needs a C++ compiler, and there is none on the PATH",
+    ),
+]
 EXAMPLES = torch.arange(4)
 SETTINGS = {"name": "resnet8", "width": 4, "norm": "BN+IN", "layer_based": False, "paths": "example"}
 

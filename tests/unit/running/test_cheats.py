@@ -16,6 +16,8 @@ from rna_ray.store import connect, open_store
 from rna_ray.sweep.plan import plan
 from rna_ray.sweep.spec import load
 
+pytestmark = pytest.mark.slow  # trains, attacks and audits whole sweeps
+
 MODULE = """\
 import torch
 from torch import nn

@@ -21,6 +21,7 @@ from rna_ray.running import spawn, work
 from rna_ray.running.tasks import Done, Job
 from rna_ray.store import open_store
 
+pytestmark = pytest.mark.slow  # starts processes
 SECONDS = 120
 
 

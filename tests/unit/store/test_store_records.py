@@ -10,8 +10,8 @@ import pytest
 
 from rna_ray.store.records import DETAILS, PROVENANCE, RECORDS, SCHEMA_VERSION, SCHEMAS, conform, from_rows
 
-VIEWS = ["trials", "epochs", "evaluations", "examples", "certificates", "probes", "measures", "transfers"]
-VIEWS += ["failures", "plans"]
+VIEWS = ["trials", "epochs", "evaluations", "examples", "certifications", "certificates", "probes", "measures"]
+VIEWS += ["transfers", "failures", "plans"]
 
 
 def test_there_is_a_schema_for_every_view_and_each_column_says_what_it_holds() -> None:
@@ -25,7 +25,7 @@ def test_there_is_a_schema_for_every_view_and_each_column_says_what_it_holds() -
 
 def test_records_and_details_are_views_and_provenance_is_on_every_record() -> None:
     assert {*RECORDS.values(), *DETAILS, *DETAILS.values()} <= set(VIEWS)
-    for view in ("trials", "evaluations", "probes"):
+    for view in ("trials", "evaluations", "certifications", "probes"):
         assert {column.name for column in PROVENANCE} <= set(SCHEMAS[view].names)
 
 

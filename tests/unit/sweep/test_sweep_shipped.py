@@ -126,7 +126,10 @@ def test_deepfool_is_in_fp32(table: str) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_where_a_batch_shares_a_path_there_are_ten_of_them(table: str) -> None:
-    """Of two batches the interval is Student's with one degree of freedom: ±30 points, and says nothing."""
+    """Of two batches the interval is Student's with one degree of freedom: ±30 points, and says nothing.
+
+    AutoAttack, which takes longer than all others together, has five.
+    """
     made = small(table)
     settings = {unit.id: unit.settings for unit in made.units}
     shared = [
@@ -137,4 +140,4 @@ def test_where_a_batch_shares_a_path_there_are_ten_of_them(table: str) -> None:
     for cell in shared:
         cut = [settings[unit] for unit in cell.units]
         batches = sum(-(-(stop - start) // one["batch"]) for one in cut for start, stop in [one["examples"]])
-        assert batches >= 10, f"{cell.variant}, {cell.attack}"
+        assert batches >= (5 if cell.attack.startswith("autoattack") else 10), f"{cell.variant}, {cell.attack}"

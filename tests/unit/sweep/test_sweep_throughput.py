@@ -128,3 +128,18 @@ def test_few_of_many_evaluations_are_read(
     for unit in evaluates(made):
         commit(store, unit, device="cpu", seconds=2.0)
     assert {one.kind: one.units for one in measured(store)} == {"train": 3, "evaluate": 2}
+
+
+def test_certifications_tell_how_fast_they_are(planned: Planned, tmp_path: Path) -> None:
+    plan, store = planned(BASE, "certification=[{noise_255: 25, examples: 100}]"), open_store(tmp_path / "store")
+    commit(store, plan.units[0], device="cpu", seconds=10.0)
+    unit = next(unit for unit in plan.units if unit.kind == "certify")
+    record = row(
+        "certifications", unit_id=unit.id, network_id=unit.needs[0], device=H100, seconds=4.0,
+        settings=canonical(unit.settings),
+    )
+    store.commit(unit.id, {"certifications": from_rows("certifications", [record])}, record="certifications")
+    found = next(one for one in measured(store) if one.kind == "certify")
+    assert (found.device, found.units) == (H100, 1)
+    assert found.macs_per_second == pytest.approx(plan.costs[unit.id] / 4.0)
+    assert found.words == f"measured on 1 certification on {H100} in this store"

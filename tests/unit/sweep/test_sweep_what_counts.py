@@ -13,7 +13,7 @@ from sweep_base import BASE, Planned
 from rna_ray.attacks.catalog import ATTACKS, Option
 from rna_ray.probes.catalog import PROBES, Numbers
 from rna_ray.sweep.experiment import SweepSpec
-from rna_ray.sweep.sections import Evaluation, Probe
+from rna_ray.sweep.sections import Certification, Evaluation, Probe
 
 STABILITY = ("training={objective: natural, noise_255: 20, loss: {name: stability}}",)
 IMPORTED = ("network={import: 'json.decoder:build'}", "training=", "evaluation.0.checkpoint=last")
@@ -75,6 +75,11 @@ ENTRY: dict[str, str] = {
 PROBED: dict[str, str] = {
     "probe": "similarity", "examples": "150", "checkpoint": "last", "batch": "50", "shard": "200",
 }  # fmt: skip
+CERTIFIED: dict[str, str] = {
+    "draws": "200", "selection": "50", "noise_255": "30", "abandon": "misclassified", "examples": "150",
+    "checkpoint": "last", "batch": "500", "precision": "bf16", "shard": "150",
+}  # fmt: skip
+CERTIFICATION = "certification=[{examples: 200, noise_255: 25}]"
 PROBE = "probes=[{probe: transfer, examples: 200}]"
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
@@ -93,9 +98,9 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         kind = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         name = field.alias or name
-        if kind is not None and f"{prefix}{name}" not in ("evaluation", "probes"):
+        if kind is not None and f"{prefix}{name}" not in ("evaluation", "probes", "certification"):
             yield from leaves(kind, bool(counts), f"{prefix}{name}.")
-        elif f"{prefix}{name}" not in ("evaluation", "probes", "options"):
+        elif f"{prefix}{name}" not in ("evaluation", "probes", "certification", "options"):
             yield f"{prefix}{name}", bool(counts)
 
 
@@ -106,6 +111,9 @@ def test_every_field_is_in_one_of_the_lists() -> None:
     assert {name for name, counts in entry.items() if counts} == set(ENTRY)
     probe = dict(leaves(Probe))
     assert {name for name, counts in probe.items() if counts} == set(PROBED) and set(probe) == {*PROBED, "only"}
+    certified = dict(leaves(Certification))
+    assert {name for name, counts in certified.items() if counts} == set(CERTIFIED)
+    assert set(certified) == {*CERTIFIED, "only"}
     free = {name for name, counts in fields.items() if not counts}
     assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
 
@@ -151,6 +159,17 @@ def test_a_field_of_a_probe_changes_its_units_only(planned: Planned, key: str) -
     assert all(unit in after.units for unit in before.units if unit.kind != "probe")
     only = planned(BASE, PROBE, more, "probes.0.only=[A]")
     assert {unit.id for unit in only.units} < {unit.id for unit in before.units}
+
+
+@pytest.mark.parametrize("key", CERTIFIED)
+def test_a_field_of_a_certification_changes_its_units_only(planned: Planned, key: str) -> None:
+    before = planned(BASE, CERTIFICATION)
+    after = planned(BASE, CERTIFICATION, f"certification.0.{key}={CERTIFIED[key]}")
+    ids = [{unit.id for unit in one.units if unit.kind == "certify"} for one in (before, after)]
+    assert all(ids) and ids[0] != ids[1]
+    if key not in ("examples", "shard"):  # which cut the images otherwise, and leave every draw
+        assert not ids[0] & ids[1]
+    assert [unit for unit in before.units if unit.kind != "certify"] == list(planned().units)
 
 
 @pytest.mark.parametrize("key", FREE)

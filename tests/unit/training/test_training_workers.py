@@ -17,6 +17,7 @@ from rna_ray.running.tasks import Job
 from rna_ray.sweep.units import train
 from rna_ray.training.workers import ALONE
 
+pytestmark = pytest.mark.slow  # starts processes
 Said = list[dict[str, Any]]
 
 
