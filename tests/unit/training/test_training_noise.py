@@ -151,16 +151,16 @@ def test_nothing_drops_while_attacks_are_crafted_nor_while_answering(
 
 
 def test_stability_training_answers_noise_better_than_training_without(tmp_path: Path) -> None:
-    """On digits, after the same updates from the same weights, at noise that is half of the pixel range."""
-    learn = {**NATURAL, "epochs": 8, "batch": 32, "optimizer": "adam", "lr": 0.003, "schedule": {"name": "constant"}}
+    """On digits, after the same number of updates from the same weights: 71 % where it would be 48 %."""
+    learn = {**NATURAL, "epochs": 4, "batch": 32, "optimizer": "adam", "lr": 0.01, "schedule": {"name": "constant"}}
     right = {}
-    for name, more in {"plain": {"noise_255": 0.0}, "stn": {"noise_255": 127.5, **stability("softmax")}}.items():
-        found, made = fitted(tmp_path / name, settings(**{**STN, "width": 12}, **learn, **more), images=640)
+    for name, more in {"plain": {"noise_255": 0.0}, "stn": {"noise_255": 102.0, **stability("softmax")}}.items():
+        found, made = fitted(tmp_path / name, settings("BN", width=8, **learn, **more), images=640)
         held = part(1100, 1500)
         x = torch.from_numpy(held.images).float() / 255
-        noisy = x + 0.5 * RANDOM.normal("look", torch.arange(len(x)), x.shape[1:])
+        noisy = x + 0.4 * RANDOM.normal("look", torch.arange(len(x)), x.shape[1:])
         with torch.no_grad():
             answers = made.eval()(noisy).argmax(1)
         right[name] = (answers == torch.from_numpy(held.labels)).float().mean().item()
         assert rows(found)[-1]["loss"] < rows(found)[0]["loss"]
-    assert right["stn"] > right["plain"] + 0.1 and right["stn"] > 0.5
+    assert right["stn"] > right["plain"] + 0.1 and right["stn"] > 0.6
