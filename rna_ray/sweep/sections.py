@@ -177,7 +177,7 @@ class Network(Section):
             bare = self._check_bare()
             for name in ("name",) if bare else ("name", "norm"):
                 if getattr(self, name) is None:
-                    about = type(self).model_fields[name].description
+                    about = " ".join((type(self).model_fields[name].description or "").split())
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
