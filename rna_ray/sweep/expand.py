@@ -131,7 +131,7 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
     try:
         settled = validated(Experiment, values)
         _check_training(settled)
-        label = label or settled.network.norm or str(settled.network.function)
+        label = label or settled.network.norm or str(settled.network.function or settled.network.name)
         row = {key: _at(settled, key) for key in _keys(spec)}
         return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled))
     except UserError as error:

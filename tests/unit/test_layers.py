@@ -64,7 +64,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 WITHOUT_TORCH = (
     "rna_ray.networks", "rna_ray.networks.spaces", "rna_ray.networks.describe", "rna_ray.networks.source",
-    "rna_ray.attacks.catalog", "rna_ray.probes", "rna_ray.probes.catalog",
+    "rna_ray.attacks.catalog", "rna_ray.evaluation", "rna_ray.evaluation.radii", "rna_ray.probes",
+    "rna_ray.probes.catalog",
 )  # fmt: skip
 
 
