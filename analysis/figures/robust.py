@@ -69,7 +69,12 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     rows += _smallest(connection, [cell for cell in cells if cell.eps_255 is None], facts, rows)
     _refuse_repeats(rows)
     rows += _as_they_are(bounded, rows, facts)
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["data"], row["threat"], row["x"])), SCHEMA)
+    asked: dict[object, int] = {}
+    for row in sorted(rows, key=lambda row: row["position"]):  # panels, then lines, in the order of the plan
+        asked.setdefault(row["data"], len(asked))
+        asked.setdefault(_key(row), len(asked))
+    rows.sort(key=lambda row: (asked[row["data"]], row["threat"], asked[_key(row)], row["x"]))
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def _first(cells: Sequence[Cell], of: Cell) -> Cell:
@@ -79,7 +84,7 @@ def _first(cells: Sequence[Cell], of: Cell) -> Cell:
 
 def _line(cell: Cell, facts: Row) -> dict[str, Any]:
     attack = _OF_THE_BALL.sub("", cell.attack)
-    kept = ("data", "variant", "knowledge", "seeds")
+    kept = ("data", "variant", "knowledge", "seeds", "position")
     return {name: getattr(cell, name) for name in kept} | {"attack": attack, "source": facts["source"]}
 
 
@@ -163,6 +168,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         axes[at].label_outer()
         axes[at].set_ylim(-2, 102)
         axes[at].set_xlim(left=0)
+        axes[at].locator_params(axis="x", nbins=6)
         axes[at].grid(True, axis="y")
     picture.legend(handles=_legend(looks), loc="outside right upper")
     return picture

@@ -269,12 +269,22 @@ _RECORDS = (
     ),
     Attack(
         name="cw",
-        about="The smallest l2 perturbation by optimisation (Carlini & Wagner 2017); cannot move pixels at 0 or 1.",
+        about="The smallest l2 perturbation by optimisation (Carlini & Wagner 2017); cannot move pixels at 0 or 1 "
+        "unless they are inset.",
         options=(
             Option(name="c", default=1e-4, about="The weight of misclassification against the perturbation's size."),
             Option(name="kappa", default=0.0, above=False, about="The margin by which the wrong class must win."),
             _steps(1000),
             Option(name="lr", default=0.01, about="The learning rate of the optimisation."),
+            Option(
+                name="inset",
+                default=0.0,
+                above=False,
+                maximum=0.1,
+                later=True,
+                about="How far into [0, 1] pixels are moved first: the search cannot move one at 0 or 1, as most of "
+                "MNIST's are; 0.001 lets it.",
+            ),
             Option(
                 name="expectation",
                 default="prediction",

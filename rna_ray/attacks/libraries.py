@@ -102,26 +102,35 @@ class TorchAttack(Attack):
     """An attack of torchattacks that looks for the smallest perturbation: unbounded, its distortion is the result.
 
     Of several draws a step, both look at the logits of the mean prediction; CW with `of_margins` at the mean of the
-    draws' margins.
+    draws' margins. CW searches over the inverse tanh of pixels, which is infinite at 0 and 1 and has no gradient there:
+    an `inset` moves all pixels so far inside first.
     """
 
-    def __init__(self, name: Literal["CW", "DeepFool"], *, of_margins: bool = False, **options: float) -> None:
+    def __init__(
+        self, name: Literal["CW", "DeepFool"], *, of_margins: bool = False, inset: float = 0.0, **options: float
+    ) -> None:
         super().__init__(Ball("none"))
-        self.name, self.of_margins, self.options = name, of_margins, options
+        self.name, self.of_margins, self.inset, self.options = name, of_margins, inset, options
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         with seeded_generators(victim.seed("attack/library")), torch.enable_grad():
             if self.name == "CW":
-                view = _Expected(victim, y) if self.of_margins else _Positive(victim, x.device)
-                if victim.together:
-                    whole = _Whole(victim, view, x, y)
-                    self._run(whole, x, y)
-                    return Proposal(self._finite(whole.best, x))
-                return Proposal(self._finite(self._run(view, x, y), x))
+                inside = x.clamp(self.inset, 1 - self.inset) if self.inset else x
+                found = self._cw(victim, inside, y)
+                found[(found == inside).flatten(1).all(1)] = torch.nan  # nothing was found: the image comes back
+                return Proposal(self._finite(found, x))
             # DeepFool shows the network one image at a time, which would then follow the path of another.
             rows = torch.arange(len(x), device=x.device).split(1)
             found = [self._run(View(victim.rows(row), x.device), x[row], y[row]) for row in rows]
             return Proposal(self._finite(torch.cat(found), x))
+
+    def _cw(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        view = _Expected(victim, y) if self.of_margins else _Positive(victim, x.device)
+        if not victim.together:
+            return self._run(view, x, y)
+        whole = _Whole(victim, view, x, y)
+        self._run(whole, x, y)
+        return whole.best
 
     def _run(self, view: View, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         import torchattacks

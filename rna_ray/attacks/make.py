@@ -71,7 +71,7 @@ def _bim(settings: Settings) -> Attack:
 def _cw(settings: Settings) -> Attack:
     of_margins = settings.get("expectation") == "margin"
     options = {name: settings[name] for name in ("c", "kappa", "steps", "lr")}
-    return TorchAttack("CW", of_margins=of_margins, **options)
+    return TorchAttack("CW", of_margins=of_margins, inset=settings.get("inset", 0.0), **options)
 
 
 def _arc(settings: Settings) -> Attack:

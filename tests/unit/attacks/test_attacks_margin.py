@@ -102,3 +102,15 @@ def test_labels_say_what_is_not_the_default() -> None:
     assert pgd.called({"loss": "margin", "steps": 40}) == "pgd-40-margin"
     assert (cw.called({}), cw.called({"expectation": "margin"})) == ("cw-1000", "cw-1000-margin")
     assert "loss" not in pgd.settings({}) and pgd.settings({"loss": "margin"})["loss"] == "margin"
+
+
+def test_cw_moves_pixels_at_the_ends_only_where_they_are_inset() -> None:
+    """All pixels of these images are black or white, as most of MNIST's are."""
+    victim, x = Linear(5, scale=0.05), (images(4) > 0.5).float()
+    y = victim.logits(x).argmax(1)
+    cw = {"name": "cw", "c": 5.0, "kappa": 0.0, "steps": 300, "lr": 0.05}
+    stuck, moved = (make({**cw, **inset})(victim, x, y) for inset in ({}, {"inset": 0.001}))
+    assert (stuck.l2 == 0).all() and (stuck.logits[:, 0].argmax(1) == y).all()
+    assert (moved.logits[:, 0].argmax(1) != y).all() and (moved.l2 < 4 * victim.distance(x, y)).all()
+    weak = make({**cw, "steps": 1, "inset": 0.001})(victim, x, y)
+    assert (weak.l2 == 0).all()  # what was not found is not a perturbation

@@ -193,7 +193,7 @@ def other(option: Option) -> object:
         return str(not option.default).lower()
     if option.choices:
         return option.choices[-1]
-    return min(option.default * 2, option.maximum) or 1
+    return min(option.default * 2 or 1, option.maximum)
 
 
 @pytest.mark.parametrize(
