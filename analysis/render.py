@@ -31,6 +31,8 @@ _LATEX = str.maketrans(
         "|": r"\textbar{}",
         "±": r"$\pm$",
         "ε": r"$\varepsilon$",
+        "σ": r"$\sigma$",
+        "×": r"$\times$",
         "\N{SCRIPT SMALL L}": r"$\ell$",
         "∞": r"$\infty$",
         "₂": r"$_2$",

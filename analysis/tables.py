@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from rna_ray.analysis import audit, beside, captions, query, render
+from rna_ray.analysis import audit, beside, captions, certified, query, render
 from rna_ray.analysis.cells import ANSWERS, PRINTED, QUERIES, Cell, ablation, sql
 from rna_ray.analysis.comparisons import Comparison, best, compare
 from rna_ray.analysis.pivot import Entry, Place, lay_out, pivot
@@ -17,7 +17,8 @@ from rna_ray.errors import QueryError, unknown
 
 __all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
 
-_PARTS = ("ablation", "audit", "differences", "scores", "trained")  # queries that are no table by themselves
+_PARTS = ("ablation", "audit", "certificates", "certifications", "differences", "scores", "trained")
+"""Queries that are no table by themselves."""
 _WITHOUT_ROWS = {
     "bound": "no bound probe is in this store yet",
     "distortion": "no evaluation without a bound is in this store yet",
@@ -48,12 +49,17 @@ def table(
     answer: str = "expected",
     against: str | None = None,
     interval: str = "images",
+    certificates: bool = False,
+    radii: Sequence[str] = (),
 ) -> str:
     """Return a table as md, latex, csv or json; QueryError for a name that is neither a query nor a sweep.
 
     A sweep gives its variants by its attacks, under one of the ANSWERS or `all`, with intervals over images or over
     `seeds`, and the audit of each variant; csv and json give the same cells one a row, with all their numbers.
     `against` a variant, cells are differences to that variant's, on the same examples.
+
+    Where the sweep certifies, its certified accuracies at the `radii` (in [0, 1] pixels, such as 0.5 or 36/255) stand
+    below, or alone with `certificates`; csv and json are of one kind of rows, these where there are no others.
     """
     if format not in FORMATS:
         raise QueryError(unknown("format", format, FORMATS))
@@ -62,13 +68,39 @@ def table(
     if interval not in INTERVALS:
         raise QueryError(unknown("interval", interval, INTERVALS))
     if name in names():
-        if against is not None or answer != "expected" or interval != "images":
-            which = "--answer, --against and --interval"
+        if against is not None or answer != "expected" or interval != "images" or certificates or radii:
+            which = "--answer, --against, --interval, --certified and --radius"
             raise QueryError(f"table {name!r} is a query of its own: {which} are for a sweep's table")
         return _query_table(connection, name, format)
     known = sweeps(connection)
     if name not in known:
         raise QueryError(unknown("table", name, [*names(), *known]))
+    found = certified.certified(connection, name)
+    if not found and (certificates or radii):
+        raise QueryError(f"sweep {name!r} asks for no certification, so --certified and --radius have nothing to show")
+    if certificates or certifies_only(connection, name):
+        return _certified(name, found, format, radii)
+    measured = _ablation(connection, name, format, answer, against, interval)
+    whole = format in ("csv", "json") or against is not None or not found
+    return measured if whole else f"{measured}\n{_certified(name, found, format, radii)}"
+
+
+def certifies_only(connection: duckdb.DuckDBPyConnection, sweep: str) -> bool:
+    """Return whether a sweep asks for certifications, and for no evaluation."""
+    asked = "SELECT DISTINCT kind FROM plans WHERE sweep = $sweep AND kind IN ('certify', 'evaluate')"
+    return query.answer(connection, asked, {"sweep": sweep})["kind"].to_pylist() == ["certify"]
+
+
+def _certified(sweep: str, found: Sequence[certified.Certified], format: str, radii: Sequence[str]) -> str:
+    if format in ("csv", "json"):
+        rows = certified.rows(sweep, found, radii)
+        return FORMATS[format](list(rows[0]), rows, "")
+    return FORMATS[format](*certified.grid(sweep, found, radii))
+
+
+def _ablation(
+    connection: duckdb.DuckDBPyConnection, name: str, format: str, answer: str, against: str | None, interval: str
+) -> str:
     cells = ablation(connection, name, ANSWERS if answer == "all" else (answer,))
     if against is not None:
         if interval != "images":

@@ -130,6 +130,10 @@ def table(
     answer: Annotated[str, typer.Option(help="How m draws count: expected, vote, worst or all.")] = "expected",
     against: Annotated[str | None, typer.Option(metavar="VARIANT", help="Show differences to this variant.")] = None,
     interval: Annotated[str, typer.Option(help="What the ± is over: images or seeds.")] = "images",
+    certified: Annotated[bool, typer.Option("--certified", help="Certified accuracies alone.")] = False,
+    radius: Annotated[
+        list[str] | None, typer.Option("--radius", metavar="R", help="Certify at this radius: 0.5, or 36/255 pixels.")
+    ] = None,
     store: StoreUri = "rna-store",
 ) -> None:
     """Print a table from the store's rows, with n, draws and 95 % intervals; bold: really better than all others.
@@ -139,7 +143,10 @@ def table(
     from rna_ray.analysis import tables
     from rna_ray.store import connect
 
-    text = tables.table(connect(_existing(store)), name, format, answer=answer, against=against, interval=interval)
+    text = tables.table(
+        connect(_existing(store)), name, format, answer=answer, against=against, interval=interval,
+        certificates=certified, radii=radius or (),
+    )  # fmt: skip
     typer.echo(text.rstrip("\n"))
 
 
@@ -159,7 +166,8 @@ def figure(
     from rna_ray.analysis import figures
     from rna_ray.store import connect
 
-    for path in figures.figure(connect(_existing(store)), name, folder, sweep):
+    opened = _existing(store) if figures.draws_rows(name) else _open(store)
+    for path in figures.figure(connect(opened), name, folder, sweep):
         typer.echo(path)
 
 

@@ -1,5 +1,5 @@
 """Figures from a store's rows: each as PNG, as SVG, and the very data behind it as Parquet."""
 
-from rna_ray.analysis.figures.catalog import FIGURES, figure, names
+from rna_ray.analysis.figures.catalog import FIGURES, draws_rows, figure, names
 
-__all__ = ["FIGURES", "figure", "names"]
+__all__ = ["FIGURES", "draws_rows", "figure", "names"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,12 @@ import pyarrow as pa
 from rna_ray.analysis import tables
 from rna_ray.analysis.figures import (
     ablation,
+    bounds,
+    certified,
     curves,
     files,
     landscape,
+    robust,
     series,
     similarity,
     statistics,
@@ -27,6 +30,7 @@ from rna_ray.analysis.figures import (
 )
 from rna_ray.analysis.figures.setting import Setting, setting
 from rna_ray.errors import FigureError, unknown
+from rna_ray.evaluation.radii import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -43,6 +47,8 @@ class Figure:
     draw: Callable[[list[Row], Setting], Picture]
     sweep: str | None = None
     """Whose rows it draws where no other sweep is named; None is the sweep of the figure's own name."""
+    rows: bool = True
+    """Whether it draws a store's rows; else it is of formulas alone, and no sweep need be there."""
 
 
 def _dots(about: str) -> Figure:
@@ -51,6 +57,18 @@ def _dots(about: str) -> Figure:
 
 def _series(about: str, against: series.Against) -> Figure:
     return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
+
+
+def _robust(about: str) -> Figure:
+    return Figure(about=about, tabulate=robust.tabulate, draw=robust.draw)
+
+
+BOUNDS = ("renyi", "pixeldp")
+"""Whose radii the paper's figures draw: its own, and PixelDP's."""
+
+
+def _certified(about: str, methods: Sequence[str]) -> Figure:
+    return Figure(about=about, tabulate=partial(certified.tabulate, methods), draw=certified.draw)
 
 
 FIGURES = {
@@ -104,15 +122,36 @@ FIGURES = {
         draw=landscape.draw,
     ),
     "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
+    "stn-figure1": _certified("STN Figure 1 (left): certified accuracy against the radius, MNIST.", BOUNDS),
+    "stn-figure1-cifar10": _certified("STN Figure 1 (right): the same on CIFAR-10.", BOUNDS),
+    "stn-figure2": _robust("STN Figure 2: robust accuracy against perturbation size, white-box and black-box, MNIST."),
+    "stn-figure2-cifar10": _robust("STN Figure 2: the same on CIFAR-10."),
+    "stn-figure3": _robust("STN Figure 3: robust accuracy against perturbation size, for each σ, MNIST."),
+    "stn-figure3-cifar10": _robust("STN Figure 3: the same on CIFAR-10."),
+    "stn-figure4": Figure(
+        about="STN Figure 4: the radii that STN, PixelDP and Cohen et al. certify, for all p1 and p2.",
+        tabulate=bounds.tabulate,
+        draw=bounds.draw,
+        rows=False,
+    ),
+    "stn-figure5": _certified("STN Figure 5: certified accuracy against the radius, ImageNet.", BOUNDS),
+    "stn-figure6": _robust("STN Figure 6: robust accuracy against perturbation size, for each attack, MNIST."),
+    "stn-figure7": _robust("STN Figure 7: robust accuracy against perturbation size, for each attack, CIFAR-10."),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
 
 ABLATION = _dots("The table of any sweep, as dots with their intervals.")
+CERTIFIED = _certified("The certified accuracies of a sweep that only certifies, by every method.", tuple(METHODS))
 
 
 def names() -> list[str]:
     """Return the figures that ship; the name of a sweep in the store is a figure too."""
     return sorted(FIGURES)
+
+
+def draws_rows(name: str) -> bool:
+    """Return whether a figure needs a store: all do but those of formulas alone."""
+    return name not in FIGURES or FIGURES[name].rows
 
 
 def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep: str | None = None) -> list[Path]:
@@ -124,9 +163,13 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
     known = tables.sweeps(connection)
     if name not in FIGURES and name not in known:
         raise FigureError(unknown("figure", name, {*names(), *known}))
-    chosen = FIGURES.get(name, ABLATION)
+    chosen = FIGURES.get(name) or _of_sweep(connection, name)
     if sweep is not None and sweep not in known:
         raise FigureError(unknown("sweep of this store:", sweep, known))
+    if not chosen.rows:
+        formulas = chosen.tabulate(connection, name)
+        nothing = Setting(about=chosen.about, missing=0, sharing=(), attacks={})
+        return files.write(folder, name, formulas, lambda: chosen.draw(formulas.to_pylist(), nothing), chosen.about)
     own = chosen.sweep or name
     of = own if sweep is None else sweep
     table = chosen.tabulate(connection, of) if of in known else None
@@ -137,6 +180,10 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
         raise FigureError(f"there are no rows for figure {name} in sweep {of!r} yet: {wanted}")
     described = setting(connection, of)
     return files.write(folder, name, table, lambda: chosen.draw(table.to_pylist(), described), described.about)
+
+
+def _of_sweep(connection: duckdb.DuckDBPyConnection, sweep: str) -> Figure:
+    return CERTIFIED if tables.certifies_only(connection, sweep) else ABLATION
 
 
 def _file(sweep: str) -> str:

@@ -113,6 +113,11 @@ def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     return {label: norm if alone else label for label, norm, _ in known}
 
 
+def called(name: str | None) -> str:
+    """Return what people call a network or a data set: ResNet-18, CIFAR-10."""
+    return _PRINTED.get(name or "", name or "")
+
+
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:
     values = sorted({row[column] for row in rows})
     shown = [_PRINTED.get(value, value) if isinstance(value, str) else f"{value:,}" for value in values]

@@ -177,7 +177,7 @@ class Network(Section):
             bare = self._check_bare()
             for name in ("name",) if bare else ("name", "norm"):
                 if getattr(self, name) is None:
-                    about = type(self).model_fields[name].description
+                    about = " ".join((type(self).model_fields[name].description or "").split())
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
@@ -415,6 +415,11 @@ class Entry(Section):
         return self.records[getattr(self, self.key)]
 
     @property
+    def called(self) -> str:
+        """How tables call what is named, with these options."""
+        return self.record.called(self.options)
+
+    @property
     def distinguishing(self) -> dict[str, Any]:
         """What makes a different number: the options, the weights and which images are answered together."""
         return {**self.options, "checkpoint": self.checkpoint, "batch": self.batch}
@@ -431,6 +436,9 @@ class Evaluation(Entry):
     knowledge: Annotated[tuple[str, ...] | None, BeforeValidator(_knowledge)] = None
     """What the attacker knows of the defender's draws, one or several: transfer, fixed, resample, eot-K, aggmo-eot-K,
     enumerate; null is transfer, for arc enumerate."""
+    source: str | None = None
+    """The variant whose network the attack is crafted on (black-box transfer), of the same data and seed; `knowledge`
+    is then about the draws of that network. Null is the network that answers."""
     draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     eval: Literal["eval", "train_frozen"] = "eval"
@@ -448,6 +456,17 @@ class Evaluation(Entry):
         if self.crafting != self.eval:
             stated["attack_mode"] = self.crafting
         return {**super().distinguishing, "eval": self.eval, **stated}
+
+    @property
+    def called(self) -> str:
+        """How tables call the attack, with the source where it is crafted on another network."""
+        return super().called + (f" from {self.source}" if self.source is not None else "")
+
+    @model_validator(mode="after")
+    def _looks(self) -> Evaluation:
+        if self.source is not None and not self.record.adaptive:
+            raise _refuse(f"source: {self.attack} looks at no network; leave it out", kind="refused_key")
+        return self
 
     @property
     def crafting(self) -> Literal["eval", "train_frozen"]:

@@ -58,12 +58,14 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "yaml": ("rna_ray.sweep.yaml_file",),
     "torchattacks": ("rna_ray.attacks.libraries",),
     "pyautoattack": ("rna_ray.attacks.libraries",),
+    "foolbox": ("rna_ray.attacks.boundary",),
     "PIL": ("rna_ray.data.image_files",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip
 WITHOUT_TORCH = (
     "rna_ray.networks", "rna_ray.networks.spaces", "rna_ray.networks.describe", "rna_ray.networks.source",
-    "rna_ray.attacks.catalog", "rna_ray.probes", "rna_ray.probes.catalog",
+    "rna_ray.attacks.catalog", "rna_ray.evaluation", "rna_ray.evaluation.radii", "rna_ray.probes",
+    "rna_ray.probes.catalog",
 )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 -- On what the rows of a sweep ($sweep) were measured: one row for each of its networks and seeds that is there, and how
 -- many of its measurements are still missing.
 WITH asked AS (
-    SELECT DISTINCT unit_id, kind FROM plans WHERE sweep = $sweep AND kind IN ('evaluate', 'probe')
+    SELECT DISTINCT unit_id, kind FROM plans WHERE sweep = $sweep AND kind IN ('evaluate', 'probe', 'certify')
 ), missing AS (
     SELECT count(*) AS missing FROM asked
-        LEFT JOIN (SELECT unit_id FROM evaluations UNION ALL SELECT unit_id FROM probes) AS done USING (unit_id)
+        LEFT JOIN (
+            SELECT unit_id FROM evaluations UNION ALL SELECT unit_id FROM probes UNION ALL SELECT unit_id FROM certifications
+        ) AS done USING (unit_id)
     WHERE done.unit_id IS NULL
 )
 SELECT DISTINCT variant, unit_id, norm, objective, network, width, data, train_examples, epochs, seed,

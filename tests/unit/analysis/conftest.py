@@ -73,6 +73,46 @@ class Book:
         }
         self.store.commit(unit, views, record="probes")
 
+    def certified(
+        self,
+        variant: str,
+        counts: Sequence[Sequence[int]],
+        *,
+        noise_255: float = 127.5,
+        selection: Sequence[int] | None = None,
+        abandoned: Sequence[int] = (),
+        labels: Sequence[int] | None = None,
+        seed: int = 0,
+        first: int = 0,
+        position: int | None = None,
+        missing: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Plan a certify unit and write an image for each of its `counts`; its label is 0 where nothing else is said.
+
+        `selection` are the classes that the ten selection draws chose, 0 where nothing else is said.
+        """
+        unit, position = f"certify-{len(self.plan)}", len(self.plan) if position is None else position
+        self._ask(variant, seed, unit_id=unit, kind="certify", evaluation=unit, position=position)
+        if missing:
+            return
+        classes = len(counts[0])
+        shared = {"unit_id": unit, "evaluation": unit, "network_id": f"{variant}-{seed}"}
+        stated = {"noise_255": noise_255, "draws": max(map(sum, counts)), "selection": 10, "abandon": "none"}
+        stated |= {"start": first, "stop": first + len(counts), "classes": classes, "data": "mnist"}
+        chosen = selection or [0] * len(counts)
+        rows = [
+            _row("certificates", **shared, example=first + at, label=labels[at] if labels else 0, sigma=noise_255 / 255)
+            | {"selection_counts": [10 * (one == chosen[at]) for one in range(classes)], "counts": list(counted)}
+            | {"abandoned": at in abandoned}
+            for at, counted in enumerate(counts)
+        ]
+        views = {
+            "certifications": from_rows("certifications", [_row("certifications", **(shared | stated | settings))]),
+            "certificates": from_rows("certificates", rows),
+        }
+        self.store.commit(unit, views, record="certifications")
+
     def answered(self, variant: str, attack: str, knowledge: str, predictions: Any, **settings: Any) -> None:
         """Plan a cell of one unit that answered (n, m) classes, where 0 is right; settings as of `cell`."""
         correct = [row.count(0) for row in map(list, predictions)]
@@ -94,24 +134,27 @@ class Book:
         predictions: Any = None,
         first: int = 0,
         called: str | None = None,
+        source: tuple[str, str] | None = None,
         **settings: Any,
     ) -> None:
         """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others.
 
-        `called` is the attack's name in the rows, where it is not its label.
+        `called` is the attack's name in the rows, where it is not its label; `source` the label and the id of the
+        network that was attacked in the stead of this one.
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
             unit = f"{attack.replace(' ', '_').replace('=', '_')}-{position}-{shard}"
             self._ask(
-                variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
+                variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position,
+                source=source[0] if source else None,
             )
             if scores is None:
                 continue
             plain = (called or attack) == "natural"
             name = {"eps_255": None, "threat": "none"} if plain else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": called or attack, "knowledge": knowledge, "draws": draws}
-            name |= {"eps_space": "pixel"}
+            name |= {"eps_space": "pixel", "source_id": source[1] if source else None}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
             name |= {"attack_settings": "{}", "settings": "{}", "eval_mode": "eval"}
             examples = [

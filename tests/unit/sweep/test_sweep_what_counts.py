@@ -108,7 +108,7 @@ def test_every_field_is_in_one_of_the_lists() -> None:
     fields = dict(leaves(SweepSpec))
     entry = dict(leaves(Evaluation))
     assert {name for name, counts in fields.items() if counts} == set(COUNTS)
-    assert {name for name, counts in entry.items() if counts} == set(ENTRY)
+    assert {name for name, counts in entry.items() if counts} == {*ENTRY, "source"}
     probe = dict(leaves(Probe))
     assert {name for name, counts in probe.items() if counts} == set(PROBED) and set(probe) == {*PROBED, "only"}
     certified = dict(leaves(Certification))
@@ -143,6 +143,14 @@ def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str
     before, after = planned(), planned(BASE, f"evaluation.0.{key}={ENTRY[key]}")
     assert before.units[0].id == after.units[0].id
     assert [unit.id for unit in before.units] != [unit.id for unit in after.units]
+
+
+def test_the_source_of_an_entry_changes_evaluations_only(planned: Planned) -> None:
+    more = ("variants={A: {}, B: {network.norm: BN}, C: {network.norm: IN}}", "evaluation.0.only=[A]")
+    plain, *sourced = (planned(BASE, *more, *source) for source in ((), *((f"evaluation.0.source={s}",) for s in "BC")))
+    attacks = [{unit.id for unit in one.units if unit.kind == "evaluate"} for one in (plain, *sourced)]
+    assert all(attacks) and not set.intersection(*attacks) and not attacks[1] & attacks[2]
+    assert {one.units[:3] for one in sourced} == {plain.units[:3]}
 
 
 def test_a_precision_that_is_the_networks_own_changes_nothing(planned: Planned) -> None:
