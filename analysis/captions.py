@@ -191,7 +191,8 @@ def _shared(columns: Columns, over_seeds: bool = False) -> Iterator[str]:
         counted = "" if over_seeds else f": the intervals are over batches{alone}"
         yield f"{names}: attack_mode {mode}, {_CRAFTED[mode]}{counted}."
     if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):
-        yield f"On random networks, a success on one draw ends the search of {names}, which may flatter the defence."
+        said = f"a success on one draw counts as one in the search of {names}"
+        yield f"On random networks, {said}, which may flatter the defence."
 
 
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:

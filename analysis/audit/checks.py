@@ -29,7 +29,7 @@ NEAR_ZERO = 0.05
 """What an unbounded attack may leave: searches that end early leave 0.35 to 2.86 % in the RNA paper's own baselines."""
 
 _WHOLE_255 = 255.0  # a ball that holds every image, where it is one of pixels
-_METHOD = ("attack", "options", "step_255", "steps", "restarts", "random_start")  # what makes it another attack
+_METHOD = ("attack", "options", "loss", "step_255", "steps", "restarts", "random_start")  # what makes it another attack
 _BLIND_TO = (*_METHOD, "knowledge", "k", "crafted")  # what makes no other noise
 _NATURAL = "the clean images"
 _L = "\N{SCRIPT SMALL L}"
@@ -59,6 +59,8 @@ class Check(ABC):
     name: str
     applies: Callable[[Setting], bool]
     """Whether it can say anything of such a claim."""
+    transfers: bool = False
+    """Whether it holds too of an attack crafted on another network: a stronger one need not transfer better."""
 
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the comparisons that it may want."""
@@ -377,7 +379,7 @@ def _ensemble(name: str, attack: str) -> Order:
 
 
 CHECKS: tuple[Check, ...] = (
-    Natural(name="attack ≤ natural", applies=lambda claim: claim.adaptive),
+    Natural(name="attack ≤ natural", applies=lambda claim: claim.adaptive, transfers=True),
     Order(
         name="attack ≤ random noise",
         applies=lambda claim: claim.bounded,
@@ -420,6 +422,7 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.bounded,
         counterpart=_smaller_ball,
         nearest=lambda other: other.eps_255 or 0,
+        transfers=True,
         needs=lambda claim: f"{claim.name} at an ε below {claim.setting.radius}",
     ),
     AtRadius(
@@ -427,6 +430,7 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.adaptive and claim.eps_255 is not None,
         eps_255=0.0,
         axes=("step_255",),
+        transfers=True,
     ),
     AtRadius(
         name="ε → 1 reaches chance",
@@ -471,10 +475,12 @@ CHECKS: tuple[Check, ...] = (
         needs=lambda claim: f"square {_ball(claim)}",
     ),
     Unbounded(
-        name="unbounded ≈ 0 or its distortion stated", applies=lambda claim: claim.adaptive and claim.eps_255 is None
+        name="unbounded ≈ 0 or its distortion stated",
+        applies=lambda claim: claim.adaptive and claim.eps_255 is None,
+        transfers=True,
     ),
     Gradients(name="gradients are not zero", applies=lambda claim: claim.adaptive and not claim.gradient_free),
-    Generator(name="the path's generator is its own", applies=lambda claim: claim.adaptive),
+    Generator(name="the path's generator is its own", applies=lambda claim: claim.adaptive, transfers=True),
     Observed(
         name="outputs are logits",
         applies=lambda claim: claim.adaptive,
@@ -494,7 +500,8 @@ CHECKS: tuple[Check, ...] = (
 
 def wanted(claim: Claim) -> list[tuple[Check, list[Pair]]]:
     """Return the checks that apply to a claim, each with the comparisons that it may want."""
-    return [(check, check.pairs(claim)) for check in CHECKS if check.applies(claim.setting)]
+    able = (check for check in CHECKS if check.transfers or claim.setting.source is None)
+    return [(check, check.pairs(claim)) for check in able if check.applies(claim.setting)]
 
 
 def judged(claim: Claim, evidence: Evidence) -> Iterator[tuple[Check, Verdict]]:

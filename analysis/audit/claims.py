@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 _BLIND = frozenset({"natural", "noise", "gaussian"})
 _SINGLE_STEP = frozenset({"fgsm"})
-_GRADIENT_FREE = frozenset({"square"})
+_GRADIENT_FREE = frozenset({"square", "boundary"})
 EXPECTATIONS = frozenset({"eot", "aggmo-eot"})
 """The knowledge that has a k."""
 
@@ -26,6 +26,11 @@ class Setting:
     attack: str
     options: str = "{}"
     """What else the attack was told, as canonical JSON."""
+    loss: str | None = None
+    """What it climbs, where that is not what it climbs by default."""
+    source: str | None = None
+    """The network that was attacked in the stead of the one that answers, if any: such rows are compared with rows of
+    the same source alone."""
     threat: str = "linf"
     eps_255: float | None = None
     """None where the attack looks for the smallest perturbation."""
@@ -89,7 +94,8 @@ class Setting:
     @property
     def label(self) -> str:
         """The attack for people with its steps, as in pgd-20."""
-        return self.attack + ("" if self.steps is None else f"-{self.steps}")
+        parts = [self.attack, *([] if self.steps is None else [str(self.steps)]), *([self.loss] if self.loss else [])]
+        return "-".join(parts) + (" from another network" if self.source else "")
 
     @property
     def name(self) -> str:
@@ -214,8 +220,11 @@ class Claim:
 
     @property
     def who(self) -> str:
-        """The attacker's knowledge; as asked for where the network has one path, whose rows hold a settled word."""
-        return self.setting.who if self.setting.random else self.knowledge
+        """The attacker's knowledge; as asked for where the network has one path, whose rows hold a settled word.
+
+        So too where another network was attacked, whose paths are not this one's.
+        """
+        return self.setting.who if self.setting.random and self.setting.source is None else self.knowledge
 
     @property
     def name(self) -> str:

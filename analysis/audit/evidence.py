@@ -14,7 +14,7 @@ from rna_ray.analysis.cells import sql
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import Variance, batch_variance
 
-_TAKEN = ("name", "threat", "eps_space", "eps_255", "step_255", "steps", "restarts", "random_start")
+_TAKEN = ("name", "threat", "eps_space", "eps_255", "step_255", "steps", "restarts", "random_start", "loss")
 _ONE_PATH = ("fixed", "aggmo-fixed", "none")
 """What any knowledge is settled to where there is one path and no noise."""
 # Rows from before noise_255 was recorded hold null there; their evaluations meant something else: never compared.
@@ -83,6 +83,8 @@ def _setting(row: Mapping[str, Any]) -> Setting:
     return Setting(
         attack=row["attack"],
         options=json.dumps(options, sort_keys=True),
+        loss=taken["loss"],
+        source=row["source_id"],
         threat=row["threat"],
         eps_255=row["eps_255"],
         eps_space=row["eps_space"],

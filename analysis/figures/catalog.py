@@ -19,6 +19,7 @@ from rna_ray.analysis.figures import (
     curves,
     files,
     landscape,
+    robust,
     series,
     similarity,
     statistics,
@@ -56,6 +57,14 @@ def _dots(about: str) -> Figure:
 
 def _series(about: str, against: series.Against) -> Figure:
     return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
+
+
+def _robust(about: str) -> Figure:
+    return Figure(about=about, tabulate=robust.tabulate, draw=robust.draw)
+
+
+BOUNDS = ("renyi", "pixeldp")
+"""Whose radii the paper's figures draw: its own, and PixelDP's."""
 
 
 def _certified(about: str, methods: Sequence[str]) -> Figure:
@@ -113,14 +122,21 @@ FIGURES = {
         draw=landscape.draw,
     ),
     "robustnorm-figure11": _series("RobustNorm Figures 10 and 11: the power of the range.", series.POWER),
-    "stn-figure1": _certified("STN Figure 1: certified accuracy against the radius.", ("renyi", "pixeldp")),
+    "stn-figure1": _certified("STN Figure 1 (left): certified accuracy against the radius, MNIST.", BOUNDS),
+    "stn-figure1-cifar10": _certified("STN Figure 1 (right): the same on CIFAR-10.", BOUNDS),
+    "stn-figure2": _robust("STN Figure 2: robust accuracy against perturbation size, white-box and black-box, MNIST."),
+    "stn-figure2-cifar10": _robust("STN Figure 2: the same on CIFAR-10."),
+    "stn-figure3": _robust("STN Figure 3: robust accuracy against perturbation size, for each σ, MNIST."),
+    "stn-figure3-cifar10": _robust("STN Figure 3: the same on CIFAR-10."),
     "stn-figure4": Figure(
         about="STN Figure 4: the radii that STN, PixelDP and Cohen et al. certify, for all p1 and p2.",
         tabulate=bounds.tabulate,
         draw=bounds.draw,
         rows=False,
     ),
-    "stn-figure5": _certified("STN Figure 5: certified accuracy against the radius, ImageNet.", ("renyi", "pixeldp")),
+    "stn-figure5": _certified("STN Figure 5: certified accuracy against the radius, ImageNet.", BOUNDS),
+    "stn-figure6": _robust("STN Figure 6: robust accuracy against perturbation size, for each attack, MNIST."),
+    "stn-figure7": _robust("STN Figure 7: robust accuracy against perturbation size, for each attack, CIFAR-10."),
 }
 """Each is drawn from the rows of the sweep of the same name, or of the one it says, unless another is named."""
 

@@ -15,7 +15,7 @@ from rna_ray.analysis.cells import PIXEL, Cell, ablation
 from rna_ray.analysis.certified import Certified, certified
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import printed
-from rna_ray.analysis.figures.setting import WILSON, Setting, data_name
+from rna_ray.analysis.figures.setting import WILSON, Setting, called
 from rna_ray.errors import QueryError
 from rna_ray.evaluation.radii import METHODS
 
@@ -157,7 +157,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         _curves(axes, held, looks, dashes)
         _attacked(axes, [row for row in here if row["kind"] == "empirical"], empirical)
         _given(axes, [row for row in here if (row["kind"], row["method"]) == ("printed", method)], looks)
-        where = f"{data_name(data)}, " if len({place[0] for place in places}) > 1 else ""
+        where = f"{called(data)}, " if len({place[0] for place in places}) > 1 else ""
         style.letter(axes, at, f"{METHODS[method].about}, {where}{draws:,} draws")
         axes.set_xlabel(f"{L2} radius ([0, 1] pixels)")
         axes.set_ylabel("accuracy (%)")

@@ -112,7 +112,7 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
 
 
 def _point(against: Against, cell: Cell, facts: Row) -> dict[str, Any]:
-    name = cell.attack.partition(" ")[0]
+    name = cell.attack.partition(" ")[0] + (f" from {facts['source']}" if facts["source"] else "")
     notes = [*([BALLS["l2"]] if cell.threat == "l2" else []), *([cell.attack_mode] if cell.attack_mode else [])]
     attack = f"{name} ({', '.join(notes)})" if notes else name
     kept = ("variant", "accuracy", "n", "seeds", "eps_255", "eps_space")

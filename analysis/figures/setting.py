@@ -113,9 +113,9 @@ def short(networks: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     return {label: norm if alone else label for label, norm, _ in known}
 
 
-def data_name(data: str | None) -> str:
-    """Return a data set as people write it."""
-    return _PRINTED.get(data or "", data or "")
+def called(name: str | None) -> str:
+    """Return what people call a network or a data set: ResNet-18, CIFAR-10."""
+    return _PRINTED.get(name or "", name or "")
 
 
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:

@@ -78,7 +78,7 @@ def _stronger(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dic
     found = query.answer(connection, sql("figures/strength")).to_pylist()
     steps = {row["number"]: row["steps"] for row in found if row["name"] == "pgd"}
     points = [(cell, steps[cell.number]) for cell in cells if cell.number in steps and cell.accuracy is not None]
-    points = [(cell, at) for cell, at in points if cell.random or cell.knowledge == _first(cells, cell.variant)]
+    points = [(cell, at) for cell, at in points if cell.random or cell.knowledge == _first(points, cell.variant)]
     over_steps, over_eps = defaultdict(set), defaultdict(set)
     for cell, at in points:
         over_steps[cell.eps_255, cell.eps_space, cell.threat].add(at)
@@ -97,9 +97,9 @@ def _stronger(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dic
         yield from (_point(panel, cell, at) for cell, at in held)
 
 
-def _first(cells: Sequence[Cell], variant: str) -> str | None:
+def _first(points: Sequence[tuple[Cell, int]], variant: str) -> str | None:
     """Return the first knowledge of a variant's PGD: on a network of one path all are the same."""
-    return next((cell.knowledge for cell in cells if cell.variant == variant and cell.attack.startswith("pgd")), None)
+    return next((cell.knowledge for cell, _ in points if cell.variant == variant), None)
 
 
 def _point(panel: str, cell: Cell, steps: int) -> dict[str, Any]:

@@ -20,6 +20,10 @@ SLACK_PIXELS = 1e-5
 """… and in [0, 1] pixels, whatever ε is measured in: some ulp of the pixels themselves. Both are clipped off."""
 
 
+Climbed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (k, N, classes) and labels (N,) → the sum over draws and examples of the loss that an attack climbs."""
+
+
 class Victim(Protocol):
     """A defence as an attacker sees it, under what the attacker knows of its randomness."""
 
@@ -41,8 +45,16 @@ class Victim(Protocol):
         """Return the gradient (N, C, H, W) of each example's expected loss at a step of the attack."""
         ...
 
+    def climbing(self, loss: Climbed) -> Victim:
+        """Return the same defence, its gradient that of another loss than cross-entropy."""
+        ...
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return differentiable logits (N, classes) under the attacker's knowledge, for attack libraries."""
+        ...
+
+    def expected_margin(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the differentiable mean (N,) over the attacker's draws of the true logit minus the largest other."""
         ...
 
     def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:

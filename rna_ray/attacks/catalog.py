@@ -29,6 +29,8 @@ class Option:
     maximum: float = math.inf
     later: bool = False
     """Whether it came after its attacks, and its default is what was before: only another value counts."""
+    labelled: bool = False
+    """Whether labels say it where it is not the default, as in pgd-20-margin; for options that are `later`."""
 
     def check(self, given: object) -> Value:
         """Return the value in this option's type; a wrong type or a value out of range is a SweepError."""
@@ -74,6 +76,12 @@ class Named:
     options: tuple[Option, ...]
     label: str  # how tables call it, from its options
 
+    def called(self, given: Mapping[str, object]) -> str:
+        """Return how tables call it with these options: pgd-20, or pgd-20-margin."""
+        settings = self.settings(given)
+        more = [str(settings[option.name]) for option in self.options if option.labelled and option.name in settings]
+        return "-".join([self.label.format(**settings), *more])
+
     def settings(self, given: Mapping[str, object]) -> dict[str, Any]:
         """Return all of its settings, defaults filled in; of options that came later, only what is not the default.
 
@@ -103,7 +111,7 @@ class Attack(Named):
     aggregates: bool = False  # whether its steps may follow aggregated momentum (aggmo-eot-k)
     knowledge: tuple[str, ...] = ("transfer",)  # what it knows where an entry does not say
     members: bool = False  # whether it walks from member to member, so that it must know them all
-    library: Literal["own", "torchattacks", "pyautoattack"]  # whose code draws the attack's random numbers
+    library: Literal["own", "torchattacks", "pyautoattack", "foolbox"]  # whose code draws the attack's random numbers
     passes: Passes  # estimated forward-backward passes for one example, from its settings and the number of classes
 
 
@@ -129,6 +137,15 @@ PIXEL = dataclasses.replace(SPACE, choices=("pixel",))
 """For attacks that cannot measure in another space."""
 RESTARTS = Option(name="restarts", default=1, about="The number of starts, of which the best counts.")
 RANDOM_START = Option(name="random_start", default=True, about="Whether to start anywhere in the ball.")
+LOSS = Option(
+    name="loss",
+    default="cross-entropy",
+    choices=("cross-entropy", "margin"),
+    later=True,
+    labelled=True,
+    about="What it climbs: the cross-entropy, or the margin, the largest other logit minus the true one; of several "
+    "draws a step, the mean of each draw's gradient (STN, Section 6.2).",
+)
 
 
 def _steps(default: int) -> Option:
@@ -227,7 +244,7 @@ _RECORDS = (
     Attack(
         name="pgd",
         about="Projected gradient descent (Madry et al. 2018).",
-        options=(THREAT, EPS, STEP, SPACE, _steps(20), RANDOM_START, RESTARTS),
+        options=(THREAT, EPS, STEP, SPACE, _steps(20), RANDOM_START, RESTARTS, LOSS),
         bounded=True,
         aggregates=True,
         library="own",
@@ -258,6 +275,16 @@ _RECORDS = (
             Option(name="kappa", default=0.0, above=False, about="The margin by which the wrong class must win."),
             _steps(1000),
             Option(name="lr", default=0.01, about="The learning rate of the optimisation."),
+            Option(
+                name="expectation",
+                default="prediction",
+                choices=("prediction", "margin"),
+                later=True,
+                labelled=True,
+                about="Of several draws a step: the margin of the logarithm of their mean prediction, or the mean of "
+                "the draws' margins, which is the expected margin of the STN paper (Section 6.2); cut off at -kappa "
+                "after the mean. Of one draw both are its own margin.",
+            ),
         ),
         bounded=False,
         library="torchattacks",
@@ -276,6 +303,18 @@ _RECORDS = (
         label="deepfool-{steps}",
         # A step takes a backward pass for each class; most examples cross a border within about five steps.
         passes=lambda settings, classes: min(5.0, _number(settings, "steps")) * (1 + 2 * classes) / 3,
+    ),
+    Attack(
+        name="boundary",
+        about="The smallest l2 perturbation by a walk along the border (Brendel et al. 2018), which asks for classes "
+        "alone; unbounded.",
+        options=(_steps(25000),),
+        bounded=False,
+        library="foolbox",
+        knowledge=("resample",),  # it asks the defence itself, which draws afresh at every query
+        label="boundary-{steps}",
+        # A query a step, and another one at every tenth; the queries that find a start are few beside them.
+        passes=lambda settings, classes: 1.1 * _number(settings, "steps") / 3,
     ),
     Attack(
         name="arc",
@@ -341,7 +380,7 @@ _RECORDS = (
         passes=_cascade,
     ),
 )
-REGROUPING = frozenset({"autoattack", "square", "cascade", "deepfool"})
+REGROUPING = frozenset({"autoattack", "square", "cascade", "deepfool", "boundary"})
 """The attacks that send other batches through the network than they were given."""
 
 ATTACKS: dict[str, Attack] = {record.name: record for record in _RECORDS}

@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.nn import functional as F
 
+from rna_ray.attacks.base import Climbed, margin
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import following
 from rna_ray.randomness import global_state, seeded_generators
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
-Climbed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (k, N, classes) and labels (N,) → the sum over draws and examples of the loss that an attack climbs."""
 
 IMAGES_A_PASS = {"cpu": 200, "cuda": 1000}
 """How many images go through the network at once, at most, when draws are put into one batch: it bounds the memory, and
@@ -57,6 +56,11 @@ def cross_entropy(logits_kNC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     climb it together.
     """
     return F.cross_entropy(logits_kNC.flatten(0, 1), y.repeat(len(logits_kNC)), reduction="sum")
+
+
+def negative_margin(logits_kNC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the sum over k draws and N examples of the largest other logit minus the true one (Carlini & Wagner)."""
+    return -margin(logits_kNC.transpose(0, 1), y).sum()
 
 
 class Passes:

@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import torch
 
-from rna_ray.attacks.base import Attack, Ball, Proposal, Victim
+from rna_ray.attacks.base import Attack, Ball, Climbed, Proposal, Victim
 from rna_ray.attacks.ensemble import Best
 
 AGGREGATED = (0.0, 0.9, 0.99)
@@ -66,18 +66,21 @@ class GradientAttack(Attack):
     momentum (Lucas et al. 2019, on random defences Sitawarin et al. 2022), of which the mean counts. A start's last
     iterate is returned, not its best; of several starts, the one that does best on the attacker's own draws. A start is
     the image itself, a random point of the ball, or with `start_noise` the image and Gaussian noise of that standard
-    deviation (TRADES). All lengths, and the gradient with them, are taken in the space in which the ball is measured.
+    deviation (TRADES). `loss` is what it climbs, None the cross-entropy. All lengths, and the gradient with them, are
+    taken in the space in which the ball is measured.
     """
 
     def __init__(
         self, ball: Ball, *, step: float, steps: int, random_start: bool = False, start_noise: float = 0.0,
-        dampings: Sequence[float] = (), restarts: int = 1,
+        dampings: Sequence[float] = (), restarts: int = 1, loss: Climbed | None = None,
     ) -> None:
         super().__init__(ball)
+        self.loss = loss
         self.step, self.steps, self.random_start, self.start_noise = step, steps, random_start, start_noise
         self.dampings, self.restarts = tuple(dampings), restarts
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
+        victim = victim if self.loss is None else victim.climbing(self.loss)
         zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         found = self._climb(victim, x, y, 0, zero)
         if self.restarts == 1:

@@ -13,6 +13,7 @@ from typing import Any, Literal, final
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from rna_ray.attacks.base import Attack, Ball, Proposal, Victim
 from rna_ray.attacks.ensemble import Best, Ensemble
@@ -59,20 +60,36 @@ class _Positive(View):
 
 
 @final
-class _Whole(_Positive):
+class _Expected(View):
+    """A view whose true logit is the expected margin, and every other one 0: CW of torchattacks then descends it.
+
+    An image is misclassified where the mean of the draws' margins is negative.
+    """
+
+    def __init__(self, victim: Victim, y: torch.Tensor) -> None:
+        super().__init__(victim, y.device)
+        self.y = y
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        true = functional.one_hot(self.y, int(self.y.max()) + 2)  # one class more, so that there is another one
+        return true * self._victim.expected_margin(x, self.y)[:, None]
+
+
+@final
+class _Whole(View):
     """A view that keeps the batch that did best as a whole: the fewest images right, then the shortest way.
 
     CW of torchattacks puts each image's own best step into one batch. Where images decide each other's answers, the
     network was never asked about that batch, and most of its successes may be gone.
     """
 
-    def __init__(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> None:
+    def __init__(self, victim: Victim, view: View, x: torch.Tensor, y: torch.Tensor) -> None:
         super().__init__(victim, x.device)
-        self.x, self.y = x, y
+        self.view, self.x, self.y = view, x, y
         self.best, self.reached = x, (len(x) + 1, 0.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = super().forward(x)
+        logits = self.view(x)
         with torch.no_grad():
             right = (logits.argmax(1) == self.y).sum().item()
             reached = (right, (x - self.x).flatten(1).norm(dim=1).sum().item())
@@ -82,20 +99,25 @@ class _Whole(_Positive):
 
 
 class TorchAttack(Attack):
-    """An attack of torchattacks that looks for the smallest perturbation: unbounded, its distortion is the result."""
+    """An attack of torchattacks that looks for the smallest perturbation: unbounded, its distortion is the result.
 
-    def __init__(self, name: Literal["CW", "DeepFool"], **options: float) -> None:
+    Of several draws a step, both look at the logits of the mean prediction; CW with `of_margins` at the mean of the
+    draws' margins.
+    """
+
+    def __init__(self, name: Literal["CW", "DeepFool"], *, of_margins: bool = False, **options: float) -> None:
         super().__init__(Ball("none"))
-        self.name, self.options = name, options
+        self.name, self.of_margins, self.options = name, of_margins, options
 
     def propose(self, victim: Victim, x: torch.Tensor, y: torch.Tensor) -> Proposal:
         with seeded_generators(victim.seed("attack/library")), torch.enable_grad():
-            if self.name == "CW" and victim.together:
-                view = _Whole(victim, x, y)
-                self._run(view, x, y)
-                return Proposal(self._finite(view.best, x))
             if self.name == "CW":
-                return Proposal(self._finite(self._run(_Positive(victim, x.device), x, y), x))
+                view = _Expected(victim, y) if self.of_margins else _Positive(victim, x.device)
+                if victim.together:
+                    whole = _Whole(victim, view, x, y)
+                    self._run(whole, x, y)
+                    return Proposal(self._finite(whole.best, x))
+                return Proposal(self._finite(self._run(view, x, y), x))
             # DeepFool shows the network one image at a time, which would then follow the path of another.
             rows = torch.arange(len(x), device=x.device).split(1)
             found = [self._run(View(victim.rows(row), x.device), x[row], y[row]) for row in rows]

@@ -9,7 +9,9 @@ import torch
 
 from rna_ray.attacks.arc import Arc
 from rna_ray.attacks.base import Attack, Ball
+from rna_ray.attacks.boundary import Boundary
 from rna_ray.attacks.ensemble import Ensemble
+from rna_ray.attacks.expectation import negative_margin
 from rna_ray.attacks.gradient import AGGREGATED, Gaussian, GradientAttack, Natural, Noise
 from rna_ray.attacks.libraries import Apgd, Square, TorchAttack, autoattack
 
@@ -52,6 +54,7 @@ def _pgd(settings: Settings) -> Attack:
         _ball(settings), step=settings["step_255"] / 255, steps=settings["steps"],
         random_start=settings["random_start"], restarts=settings.get("restarts", 1),
         start_noise=settings.get("start_noise", 0.0), dampings=settings.get("dampings", ()),
+        loss=negative_margin if settings.get("loss") == "margin" else None,
     )
 
 
@@ -63,6 +66,12 @@ def _mifgsm(settings: Settings) -> Attack:
 
 def _bim(settings: Settings) -> Attack:
     return GradientAttack(_ball(settings), step=settings["step_255"] / 255, steps=settings["steps"])
+
+
+def _cw(settings: Settings) -> Attack:
+    of_margins = settings.get("expectation") == "margin"
+    options = {name: settings[name] for name in ("c", "kappa", "steps", "lr")}
+    return TorchAttack("CW", of_margins=of_margins, **options)
 
 
 def _arc(settings: Settings) -> Attack:
@@ -93,8 +102,9 @@ _MAKERS: dict[str, Callable[[Settings], Attack]] = {
     "bim": _bim,
     "pgd": _pgd,
     "mifgsm": _mifgsm,
-    "cw": lambda s: TorchAttack("CW", c=s["c"], kappa=s["kappa"], steps=s["steps"], lr=s["lr"]),
+    "cw": _cw,
     "deepfool": lambda s: TorchAttack("DeepFool", steps=s["steps"], overshoot=s["overshoot"]),
+    "boundary": lambda s: Boundary(s["steps"]),
     "arc": _arc,
     "autoattack": lambda s: autoattack(_ball(s), s["version"]),
     "square": lambda s: Square(_ball(s), s["queries"]),

@@ -38,33 +38,42 @@ class Evaluated:
 
 def evaluate(
     settings: Settings, unit_id: str, network: Network, images: Split, *, device: torch.device,
-    forward: Forward | None = None,
+    forward: Forward | None = None, source: tuple[Network, Forward | None] | None = None,
 ) -> Evaluated:
     """Return the rows of one evaluate unit, for a network on `device` with its weights loaded.
+
+    Where the settings name a `source`, that network (with itself compiled) is attacked in its stead, along draws of its
+    own; this one answers the images that were found.
 
     Batches belong to the unit: always `batch` images, the last one padded by its own first images, whose rows are
     dropped. Every draw is a function of (unit id, example, step, draw). The network's parameters stop requiring grad.
     `forward` is the network compiled, and is used where each example takes a path of its own.
     """
-    network.requires_grad_(False)
+    attacked = source[0] if source else network
+    for one in (network, attacked):
+        one.requires_grad_(False)
     knowledge = Knowledge.parse(settings["knowledge"])
     attack = make(settings["attack"], std=network.std, aggregated=knowledge.aggregated)
-    sharing = path_sharing(settings, network)
+    sharing = path_sharing(settings, network, attacked)
     columns: dict[str, list[Any]] = {}
     notes: dict[str, None] = {}
     behaviour = None
-    with mode(network, settings["eval"]):
+    with mode(network, settings["eval"]), mode(attacked, settings["eval"]):
         for batch in batches(images, tuple(settings["examples"]), settings["batch"], device):
             defences = _defences(settings, unit_id, network, batch, sharing, forward)
             behaviour = behaviour or observe(defences[0], batch.x)
-            outcomes = [_attacked(attack, defence, batch, crafting(settings)) for defence in defences]
+            victims = [_source(settings, unit_id, *source, batch)] if source else defences
+            outcomes = [
+                _outcome(attack, victim, defence, batch, crafting(settings))
+                for victim, defence in zip(victims, defences, strict=True)
+            ]
             for name, values in _rows(defences, outcomes, batch).items():
                 columns.setdefault(name, []).extend(values)
             notes |= dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
     assert behaviour is not None
     # A network that draws by itself may do so once for a whole batch, so nothing less can be taken for independent.
     shared = "batch" if behaviour.global_generator or not behaviour.repeats else sharing
-    together = settings["eval"] != "eval" or network.batch_dependent
+    together = settings["eval"] != "eval" or network.batch_dependent or attacked.batch_dependent
     return Evaluated(columns, behaviour, shared, together, tuple(notes))
 
 
@@ -73,22 +82,30 @@ def crafting(settings: Settings) -> str:
     return settings.get("attack_mode", settings["eval"])
 
 
-def _attacked(attack: Attack, defence: Defence, batch: Batch, crafted: str) -> Outcome:
-    with mode(defence.passes.network, crafted):
-        found = attack.perturb(defence, batch.x, batch.y)
+def _outcome(attack: Attack, victim: Defence, defence: Defence, batch: Batch, crafted: str) -> Outcome:
+    """Attack the one, and let the other answer."""
+    with mode(victim.passes.network, crafted):
+        found = attack.perturb(victim, batch.x, batch.y)
     return attack.answered(defence, batch.x, found)
 
 
-def path_sharing(settings: Settings, network: Network) -> Sharing:
+def path_sharing(settings: Settings, network: Network, attacked: Network | None = None) -> Sharing:
     """Return who shares a draw: nobody (`example`), a `batch`, or a batch under `attack` while answers are drawn apart.
 
     AutoAttack and Square attack the survivors again, so that a row cannot be told to be an example: one draw a batch.
+    The draws of the attack are those of the network that is `attacked`, by default the one that answers.
     """
-    if not network.paths.sizes and not settings["noise_255"]:
-        return "example"
-    if settings["paths"] == "batch":
+    if settings["paths"] == "batch" and _random(settings, network):
         return "batch"
-    return "attack" if catalog.find(settings["attack"]["name"]).library == "pyautoattack" else "example"
+    of = settings.get("source", settings)
+    if not _random(of, attacked or network):
+        return "example"
+    regrouped = catalog.find(settings["attack"]["name"]).library == "pyautoattack"
+    return "attack" if regrouped or of["paths"] == "batch" else "example"
+
+
+def _random(settings: Settings, network: Network) -> bool:
+    return bool(network.paths.sizes or settings["noise_255"])
 
 
 def _defences(
@@ -96,6 +113,8 @@ def _defences(
 ) -> list[Defence]:
     """Return the defences to attack: one, or under `fixed` one for each draw, as each is attacked on its own path."""
     knowledge, draws = Knowledge.parse(settings["knowledge"]), settings["draws"]
+    if "source" in settings:
+        knowledge = Knowledge("none")  # who attacks another network knows nothing of this one
     known = knowledge.kind == "fixed" and sharing == "attack"  # the one path of the attack is then the answer's too
 
     def passes(shared: bool) -> Passes:
@@ -115,6 +134,22 @@ def _defences(
         )
         for draw in each
     ]
+
+
+def _source(
+    settings: Settings, unit_id: str, network: Network, forward: Forward | None, batch: Batch
+) -> Defence:
+    """Return the network that is attacked in the defence's stead; its draws have other names than the defender's."""
+    role, regrouped = settings["source"], catalog.find(settings["attack"]["name"]).library == "pyautoattack"
+    shared = _random(role, network) and (regrouped or role["paths"] == "batch")
+    passes = Passes(
+        network, forward=None if shared else forward, batch=settings["batch"], bf16=role["precision"] == "bf16",
+        shared=shared, separate=crafting(settings) == "train_frozen",
+    )  # fmt: skip
+    return Defence(
+        passes, network.paths, Randomness(unit_id), batch.examples, Knowledge.parse(settings["knowledge"]),
+        draws=1, noise=role["noise_255"] / 255,
+    )  # fmt: skip
 
 
 def _rows(defences: list[Defence], outcomes: list[Outcome], batch: Batch) -> dict[str, list[Any]]:

@@ -19,7 +19,7 @@ from typing import Literal, final
 
 import torch
 
-from rna_ray.attacks.base import Judgement, margin
+from rna_ray.attacks.base import Climbed, Judgement, margin
 from rna_ray.attacks.expectation import Draws, Passes, mean_prediction
 from rna_ray.networks.paths import PathSpace
 from rna_ray.randomness import Randomness
@@ -85,10 +85,23 @@ class Defence:
         """Return the gradient (N, C, H, W) of each example's loss, its mean over the attacker's draws at this step."""
         return self.attack_passes.gradient(x, y, self.attacker_draws(x, step))
 
+    def climbing(self, loss: Climbed) -> Defence:
+        """Return the same defence, its gradient that of another loss than cross-entropy."""
+        other = copy.copy(self)
+        other.attack_passes = self.attack_passes.climbing(loss)
+        return other
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the attacker's logits (N, classes); each call counts as a step."""
+        """Return the attacker's logits (N, classes), of several draws the mean prediction's; each call is a step."""
+        return mean_prediction(self._next_logits(x))
+
+    def expected_margin(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the mean (N,) of the margins of the attacker's draws; each call counts as a step."""
+        return margin(self._next_logits(x).transpose(0, 1), y).mean(1)
+
+    def _next_logits(self, x: torch.Tensor) -> torch.Tensor:
         self._calls += 1
-        return mean_prediction(self.attack_passes.logits(x, self.attacker_draws(x, self._calls - 1)))
+        return self.attack_passes.logits(x, self.attacker_draws(x, self._calls - 1))
 
     @torch.no_grad()
     def judge(self, x: torch.Tensor, y: torch.Tensor) -> Judgement:

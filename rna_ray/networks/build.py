@@ -69,12 +69,14 @@ def build(
     def norm(layer: str, channels: int) -> Norm:
         return Norm(channels, space.at(layers[layer]), name=layer)
 
-    module, function = describe.network(name).build.split(":")
+    record = describe.network(name)
+    module, function = record.build.split(":")
+    size = {"size": shape[1:]} if record.sized else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = getattr(importlib.import_module(module), function)(
             norm, width=width, channels=shape[0], classes=classes,
-            activation=ACTIVATIONS[settings.get("activation", "relu")],
+            activation=ACTIVATIONS[settings.get("activation", "relu")], **size,
         )
     paths = path_space(space, description.layers, layer_based=settings["layer_based"])
     members = member_paths(space, description.layers)

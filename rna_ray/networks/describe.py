@@ -1,7 +1,7 @@
 """The networks that a sweep can name, described without torch: their norm layers, their cost, where they are built.
 
 A new network is one file with a module built as `build(norm, width=…, channels=…, classes=…, activation=…)`, and one
-record here.
+record here; where the record says `sized`, `size=…`, the images' (height, width), is given too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class NetworkInfo:
     width: int  # the paper's width, in channels of the first stage
     build: str  # "module:function", imported when a unit runs
     describe: Callable[[int, Shape, int], Description]
+    norms: bool = True  # whether it has norm layers; one without takes the norm `none` alone
+    activation: str = "relu"  # its own, where a sweep names none
+    sized: bool = False  # whether the size of its layers hangs on that of the images
 
 
 class _Walk:
@@ -54,6 +57,12 @@ class _Walk:
     def branch(self, inputs: int, channels: int, kernel: int) -> None:
         """Count a convolution that ends where the walk stands, such as a shortcut's."""
         self.macs += inputs * channels * kernel * kernel * self.height * self.width
+
+    def valid(self, channels: int, kernel: int) -> None:
+        """Go through a convolution without padding, which takes kernel - 1 pixels off the size."""
+        self.height, self.width = self.height - kernel + 1, self.width - kernel + 1
+        self.branch(self.channels, channels, kernel)
+        self.channels = channels
 
     def norm(self, name: str) -> None:
         self.layers.append(NormLayer(name=name, channels=self.channels, height=self.height, width=self.width))
@@ -143,6 +152,31 @@ def _vgg(depths: tuple[int, ...]) -> Callable[[int, Shape, int], Description]:
     return describe
 
 
+def _stn_mnist(width: int, shape: Shape, classes: int) -> Description:
+    """Describe STN's network for MNIST: two convolutions without padding, a hidden layer and a head."""
+    walk, (_, height, across) = _Walk(shape), shape
+    if min(height, across) < 9:
+        raise SweepError(
+            f"network.name: stn-mnist has two 5x5 convolutions without padding, for which images of {height}x{across} "
+            "pixels are too small; allowed are 9x9 and larger"
+        )
+    walk.valid(width, 5)
+    walk.valid(width, 5)
+    hidden = width * walk.height * walk.width * 2 * width
+    return Description(layers=(), macs=walk.macs + hidden + 2 * width * classes)
+
+
+def _stn_cifar10(width: int, shape: Shape, classes: int) -> Description:
+    """Describe STN's network for CIFAR-10: three stages of two convolutions, and one that gives the logits."""
+    walk = _Walk(shape)
+    for stage, (channels, kernel) in enumerate(((width, 5), (2 * width, 5), (8 * width // 3, 3))):
+        walk.shrink(2 if stage else 1)
+        walk.conv(channels, kernel)
+        walk.conv(channels, 1)
+    walk.conv(classes, 1)
+    return Description(layers=(), macs=walk.macs)
+
+
 def _blocks(blocks: tuple[int, ...], width: int) -> Iterator[tuple[str, int, int]]:
     """Yield each block's place, channels and stride: the channels double and the size halves at each stage."""
     for stage, depth in enumerate(blocks):
@@ -214,6 +248,24 @@ _RECORDS = (
         build="rna_ray.networks.vgg:vgg16",
         describe=_vgg((2, 2, 3, 3, 3)),
     ),
+    NetworkInfo(
+        name="stn-mnist",
+        about="STN's network for MNIST: two 5x5 convolutions, a hidden layer of 128, dropout; no norm layers.",
+        width=64,
+        build="rna_ray.networks.convnets:stn_mnist",
+        describe=_stn_mnist,
+        norms=False,
+        sized=True,
+    ),
+    NetworkInfo(
+        name="stn-cifar10",
+        about="STN's network for CIFAR-10: seven convolutions, two max-poolings, dropout, ELU; no norm layers.",
+        width=96,
+        build="rna_ray.networks.convnets:stn_cifar10",
+        describe=_stn_cifar10,
+        norms=False,
+        activation="elu",
+    ),
 )
 NETWORKS: dict[str, NetworkInfo] = {record.name: record for record in _RECORDS}
 assert len(NETWORKS) == len(_RECORDS), "two networks share a name"
@@ -235,7 +287,7 @@ def describe(
     """
     record = network(name)
     found = record.describe(record.width if width is None else width, image_shape, classes)
-    if last_norm is None:
+    if last_norm is None or not record.norms:
         return found
     *others, last = found.layers
     return dataclasses.replace(found, layers=(*others, dataclasses.replace(last, only=parse_one(last_norm))))

@@ -106,6 +106,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, Any]]:
     for position, cell in enumerate(plan.cells):
         said = {"variant": cell.variant, "axes": canonical(cell.row), "position": position}
         asked = {"attack": cell.attack, "knowledge": cell.knowledge, "evaluation": cell.evaluation}
+        asked |= {"source": cell.source}
         for unit_id in cell.units:
             yield {**shared, **said, **asked, "unit_id": unit_id, "kind": "evaluate"}
     for position, one in enumerate(plan.probes, start=len(plan.cells)):

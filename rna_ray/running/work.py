@@ -195,11 +195,11 @@ def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
 
 def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
-    network, forward = inputs.trained(
-        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"],
-        job.sources.get(settings["network"]),
+    network, forward = _subject(job, {**settings, "id": settings["network"]})
+    source = _subject(job, settings["source"]) if "source" in settings else None
+    found = evaluate(
+        settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward, source=source
     )
-    found = evaluate(settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward)
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
     columns = found.columns
@@ -209,6 +209,7 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
     record = {
         **shared,
         **said,
+        "source_id": settings["source"]["id"] if source else None,
         **_knew(settings),
         **vars(found.behaviour),
         "flags": canonical(found.notes) if found.notes else None,
@@ -307,7 +308,7 @@ def _certify(job: Job, store: Store, report: Report) -> None:
 
 
 def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
-    """Return one network of a probe; of two imported ones, each finds the modules of its own folder first."""
+    """Return one network of a unit; of two imported ones, each finds the modules of its own folder first."""
     lies = job.sources.get(role["id"])
     with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
         return inputs.trained(job.store, role["id"], role["checkpoint"], job.device, role["compile"], lies)

@@ -101,6 +101,7 @@ _EVALUATIONS = (
     UNIT,
     EVALUATION,
     NETWORK,
+    _column("source_id", _TEXT, "Content id of the network that was attacked in the stead of this one.", optional=True),
     _column("checkpoint", _TEXT, "last or best."),
     _column("data", _TEXT, "Data set."),
     _column("attack", _TEXT, "Attack, natural for none."),
@@ -175,7 +176,8 @@ _PLANS = (
     _column("knowledge", _TEXT, "Knowledge as asked for, before it was simplified.", optional=True),
     _column("evaluation", _TEXT, "Digest of the evaluation.", optional=True),
     _column("position", pa.int32(), "Order of the cell in the plan.", optional=True),
-    _column("source", _TEXT, "For a probe of a pair: the label of the variant that was attacked.", optional=True),
+    _column("source", _TEXT, "Label of the variant that was attacked, of a pair or in the stead of this one.",
+            optional=True),
     _column("spec", _TEXT, "The sweep as resolved, as JSON."),
 )
 

@@ -20,7 +20,7 @@ def training(settings: Mapping[str, Any], macs: int) -> int:
     given = settings["training"]
     steps = given["attack"]["steps"] if given["attack"] else 0
     images = settings["data"]["train_examples"] * given["epochs"]
-    # TRADES and MART look at the images as they are too, and AWP twice at all.
+    # Every loss but cross-entropy looks at the images as they are too, and AWP twice at all.
     updates = (2 if "loss" in given else 1) * (2 if "weight_perturbation" in given else 1)
     return 3 * macs * images * (updates + steps)  # a backward pass costs two forward ones
 

@@ -10,7 +10,7 @@ from typing import Any
 from rna_ray.attacks import catalog
 from rna_ray.data import DataInfo
 from rna_ray.errors import SweepError
-from rna_ray.sweep import units
+from rna_ray.sweep import expand, units
 from rna_ray.sweep.networks import Found
 from rna_ray.sweep.sections import Certification, Entry, Evaluation, TrainingAttack
 from rna_ray.sweep.units import Unit
@@ -36,6 +36,8 @@ class Cell:
     """The attack's label: pgd-20."""
     knowledge: str
     """The knowledge asked for, or none where the attack does not look at the network."""
+    source: str | None = None
+    """The label of the variant whose network the attack is crafted on, where that is not this one."""
     evaluation: str
     """The digest that the units of this evaluation share."""
     network: str
@@ -44,23 +46,27 @@ class Cell:
     """The ids of the evaluate units, in the order of their examples."""
 
 
-def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dict[Unit, int]]]:
+def cells(
+    entry: Evaluation, label: str, one: Found, source: Found | None = None
+) -> Iterator[tuple[Cell, dict[Unit, int]]]:
     """Yield the cells of one entry for one network, one for each knowledge, with units and their multiply-adds.
 
-    What cannot matter does not count: with one path and no noise every knowledge is `fixed` and one draw is all, and an
-    attack that does not look at the network knows nothing.
+    `source` is the network that is attacked in its stead, if any. What cannot matter does not count: where the network
+    that is attacked has one path and no noise every knowledge is `fixed`, where the one that answers has, one draw is
+    all, and an attack that does not look at the network knows nothing.
     """
     experiment, network, info, paths = one.variant.experiment, one.unit, one.info, one.paths
-    record, random = entry.record, paths > 1 or experiment.noise_255 > 0
-    for key, mode in (("eval", entry.eval), ("attack_mode", entry.crafting)):
-        if mode != "eval" and experiment.network.function is not None:
+    record, random, attacked = entry.record, _random(one), source or one
+    for key, mode, whom in (("eval", entry.eval, one), ("attack_mode", entry.crafting, attacked)):
+        if mode != "eval" and whom.variant.experiment.network.function is not None:
             raise SweepError(
-                f"{key}: {mode} may change what an imported network ({one.variant.label}) remembers of batches; write "
+                f"{key}: {mode} may change what an imported network ({whom.variant.label}) remembers of batches; write "
                 "eval, or say with `only` for which other variants this entry is"
             )
     weights, examples = checkpoint(entry, network), count(entry, info)
-    if "train_frozen" in (entry.eval, entry.crafting) or one.batch_dependent:
-        _check_whole_batches(entry, one, examples)
+    for whom in (one,) if source is None else (one, source):
+        if "train_frozen" in (entry.eval, entry.crafting) or whom.batch_dependent:
+            _check_whole_batches(entry, whom, examples)
     shared = {
         "network": network.id,
         "checkpoint": weights,
@@ -76,28 +82,88 @@ def cells(entry: Evaluation, label: str, one: Found) -> Iterator[tuple[Cell, dic
     }
     if entry.crafting != entry.eval:
         shared["attack_mode"] = entry.crafting
+    if source is not None:
+        shared["source"] = _attacked(entry, source)
     for asked_for in entry.knowledge or record.knowledge if record.adaptive else ("none",):
         knowledge = _SAME.get(asked_for, asked_for)
         _check(record, knowledge)
-        if record.adaptive and not random:
+        if source is not None and knowledge == "fixed" and _random(source):
+            raise SweepError(
+                f"knowledge: fixed is the draw that answers, which an attack on {source.variant.label!r} does not see; "
+                "write transfer, resample or eot-K, over the draws of that network"
+            )
+        if record.adaptive and not _random(attacked):
             knowledge = "aggmo-fixed" if knowledge.startswith("aggmo-") else "fixed"
         if knowledge == "enumerate":
-            _check_enumerable(paths, experiment.noise_255)
+            _check_enumerable(attacked.paths, attacked.variant.experiment.noise_255)
         one_draw = experiment.protocol == "paper" or not random
-        draws = 1 if one_draw else entry.draws or (1 if knowledge == "fixed" else DRAWS)
+        draws = 1 if one_draw else entry.draws or (1 if knowledge == "fixed" and source is None else DRAWS)
         settings = {**shared, "knowledge": knowledge, "draws": draws}
         if knowledge == "enumerate":
-            settings["enumerated"] = paths
+            settings["enumerated"] = attacked.paths
         cut = [units.evaluate(settings, examples=part) for part in shards(entry, examples)]
         yield Cell(
             row=one.variant.row,
             variant=one.variant.label,
             attack=label,
             knowledge=asked_for,
+            source=source.variant.label if source else None,
             evaluation=cut[0].settings["evaluation"],
             network=network.id,
             units=tuple(unit.id for unit in cut),
-        ), {unit: round(one.macs * forward_passes(unit.settings, info.classes)) for unit in cut}  # fmt: skip
+        ), {
+            unit: round(
+                attacked.macs * attack_passes(unit.settings, info.classes) + one.macs * answer_passes(unit.settings)
+            )
+            for unit in cut
+        }  # fmt: skip
+
+
+def source_of(entry: Evaluation, one: Found, found: Sequence[Found]) -> Found | None:
+    """Return the network of the sweep that an entry attacks in the stead of this one, None where it attacks this one.
+
+    It has the same images and the same seed, or is the only one of its name that has these images. Raises SweepError
+    where there is no such network, or several, or where it is this very one.
+    """
+    if entry.source is None:
+        return None
+    named = expand.called(entry.source, [other.variant for other in found])
+    images = [other for other in found if other.variant in named and _images(other) == _images(one)]
+    fit = [other for other in images if other.variant.experiment.seed == one.variant.experiment.seed] or images
+    if len(fit) != 1:
+        labels = ", ".join(repr(other.variant.label) for other in fit) or "none"
+        raise SweepError(
+            f"source: {entry.source!r} must be one network of the images and the seed of {one.variant.label!r}; there "
+            f"{'are' if fit else 'is'}: {labels}"
+        )
+    if (fit[0].unit, fit[0].variant.experiment.noise_255) == (one.unit, one.variant.experiment.noise_255):
+        raise SweepError(
+            f"source: {entry.source!r} is the network of {one.variant.label!r} itself, and an attack on that is no "
+            "transfer; say with `only` for which other variants this entry is"
+        )
+    return fit[0]
+
+
+def _images(one: Found) -> tuple[str, str]:
+    data = one.unit.settings["data"]
+    return data["name"], data["digest"]
+
+
+def _random(one: Found) -> bool:
+    return one.paths > 1 or one.variant.experiment.noise_255 > 0
+
+
+def _attacked(entry: Evaluation, source: Found) -> dict[str, Any]:
+    """Return what of the network that is attacked in another's stead decides the attack."""
+    settings = source.unit.settings
+    return {
+        "id": source.unit.id,
+        "checkpoint": checkpoint(entry, source.unit),
+        "paths": settings["network"]["paths"],
+        "noise_255": source.variant.experiment.noise_255,
+        "precision": entry.precision or settings["precision"],
+        "compile": settings["compile"] and source.paths > 1 and entry.crafting == "eval",
+    }
 
 
 def refuse_repeats(found: Iterable[Cell]) -> None:
@@ -171,29 +237,35 @@ def _check_enumerable(paths: float, noise_255: float) -> None:
 
 def forward_passes(settings: Mapping[str, Any], classes: int) -> float:
     """Return the estimated forward passes of an evaluate unit over all its examples; a backward pass is two."""
+    return attack_passes(settings, classes) + answer_passes(settings)
+
+
+def answer_passes(settings: Mapping[str, Any]) -> float:
+    """Return the forward passes of an evaluate unit's answers: the draws score the natural and the attacked image."""
+    start, stop = settings["examples"]
+    return (stop - start) * 2 * settings["draws"]
+
+
+def attack_passes(settings: Mapping[str, Any], classes: int) -> float:
+    """Return the estimated forward passes of an evaluate unit's attack, through the network that is attacked."""
     start, stop = settings["examples"]
     knowledge = settings["knowledge"]
-    draws = settings["draws"]
     attack = catalog.find(settings["attack"]["name"]).passes(settings["attack"], classes)
     if "eot-" in knowledge:
         attack *= int(knowledge.rpartition("-")[2])
     elif knowledge == "enumerate":
         attack *= settings["enumerated"]
-    elif knowledge == "fixed":
-        attack *= draws  # each path that will answer is attacked by itself
-    return (stop - start) * (3 * attack + 2 * draws)  # the draws score the natural and the attacked image
+    elif knowledge == "fixed" and "source" not in settings:
+        attack *= settings["draws"]  # each path that will answer is attacked by itself
+    return (stop - start) * 3 * attack
 
 
 def labels(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Return how tables call each entry's attack or probe; those that would be called the same say how they differ."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_short(entry), []).append(entry)
-    return tuple(" ".join([_short(entry), *_apart(entry, groups[_short(entry)])]) for entry in entries)
-
-
-def _short(entry: Entry) -> str:
-    return entry.record.label.format(**entry.record.settings(entry.options))
+        groups.setdefault(entry.called, []).append(entry)
+    return tuple(" ".join([entry.called, *_apart(entry, groups[entry.called])]) for entry in entries)
 
 
 def _apart(entry: Entry, group: Sequence[Entry]) -> list[str]:

@@ -46,6 +46,8 @@ def check(spec: SweepSpec) -> None:
         for at, entry in enumerate(entries):
             _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
+        if entry.source is not None:
+            _check_called(f"evaluation.{at}.source", entry.source, found)
         if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
             _check_paper(at, entry)
 
@@ -58,16 +60,20 @@ def _entries(spec: SweepSpec) -> Iterator[tuple[str, Sequence[Entry | Certificat
 
 def _check_only(where: str, entry: Entry | Certification, found: Sequence[Variant]) -> None:
     for text in entry.only or ():
-        if not _called(text, found):
-            labels = ", ".join(dict.fromkeys(variant.label for variant in found))
-            raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
+        _check_called(where, text, found)
+
+
+def _check_called(where: str, text: str, found: Sequence[Variant]) -> None:
+    if not called(text, found):
+        labels = ", ".join(dict.fromkeys(variant.label for variant in found))
+        raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
 
 
 def meant(entry: Entry | Certification, found: Sequence[Variant]) -> tuple[Variant, ...]:
     """Return the variants that an entry of `evaluation`, `probes` or `certification` is for."""
     if entry.only is None:
         return tuple(found)
-    named = [variant for text in entry.only for variant in _called(text, found)]
+    named = [variant for text in entry.only for variant in called(text, found)]
     return tuple(variant for variant in found if variant in named)
 
 
@@ -93,7 +99,7 @@ def _kind(own: Mapping[str, Any]) -> str | None:
     return next((kind for kind in _OTHER_KIND if own.get(f"network.{kind}", stated.get(kind)) is not None), None)
 
 
-def _called(text: str, found: Sequence[Variant]) -> list[Variant]:
+def called(text: str, found: Sequence[Variant]) -> list[Variant]:
     """Return the variants of this label or name, and only where there are none, those with this norm or axis value."""
     by_name = [variant for variant in found if text in (variant.label, variant.name)]
     return by_name or [
@@ -125,7 +131,7 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
     try:
         settled = validated(Experiment, values)
         _check_training(settled)
-        label = label or settled.network.norm or str(settled.network.function)
+        label = label or settled.network.norm or str(settled.network.function or settled.network.name)
         row = {key: _at(settled, key) for key in _keys(spec)}
         return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled))
     except UserError as error:

@@ -21,7 +21,7 @@ Digest = Callable[[Data], str]
 
 _BEFORE: Mapping[str, Any] = {
     "activation": "relu", "last_norm": None, "mean": None, "std": None, "weights_sha256": None, "loss": None,
-    "weight_perturbation": None, "eps_space": "pixel",
+    "weight_perturbation": None, "eps_space": "pixel", "optimizer": "sgd", "noise_255": 0.0,
 }  # fmt: skip
 """The settings of our networks and their training that came later, and what was while there was no choice."""
 
@@ -66,12 +66,12 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     """Return a network of ours that is trained, or evaluated with the weights that are given as they are."""
     given = variant.experiment
     info = data.info(given.data.name)
-    assert given.network.name is not None and given.network.norm is not None
+    assert given.network.name is not None
     described = describe.describe(
         given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes,
         last_norm=given.network.last_norm,
     )  # fmt: skip
-    space = spaces.parse(given.network.norm)
+    space = spaces.parse(given.network.norm or "none")
     paths = space.paths(described.layers, layer_based=given.network.layer_based)
     random = paths > 1
     lies = source.Source(None, spec.within(given.network.weights)) if given.network.weights else None
@@ -161,16 +161,16 @@ def _network(
     given: Experiment, info: data.DataInfo, space: spaces.Space, random: bool, lies: source.Source | None
 ) -> dict[str, Any]:
     """Return the network's settings; where there is one path, how it would be drawn cannot matter."""
-    network = given.network
+    network, record = given.network, describe.network(given.network.name or "")
     last = spaces.parse_one(network.last_norm) if network.last_norm else None
     mean, std = _normalisation(given, info)
     return _counted({
         "name": network.name,
-        "width": describe.network(network.name).width if network.width is None else network.width,
+        "width": record.width if network.width is None else network.width,
         "norm": space.canonical,
         "layer_based": network.layer_based and random,
         "paths": network.paths if random else "example",
-        "activation": network.activation,
+        "activation": network.activation or record.activation,
         "last_norm": str(last) if last and space.members != (last,) else None,
         "mean": mean,
         "std": std,
@@ -216,29 +216,42 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
         )
     objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
     natural, perturbation = objective == "natural", training.weight_perturbation
+    noise = given.noise_255 if training.noise_255 is None else training.noise_255
+    if training.loss.name == "stability" and not noise:
+        raise SweepError(
+            "training.loss.name: stability compares images with noisy ones, and there is no noise; state "
+            "training.noise_255 above 0, or the sweep's own noise_255"
+        )
     return _counted({
-        **training.model_dump(include={"epochs", "batch", "lr", "momentum", "weight_decay"}),
+        **training.model_dump(include={"epochs", "batch", "lr", "weight_decay", "optimizer"}),
+        **({"momentum": training.momentum} if training.optimizer == "sgd" else {}),
         "objective": objective,
         "schedule": _schedule(training.schedule),
         "augment": training.augment or info.augment,
         "attack": None if natural else _attack(training.attack),
         "attack_mode": None if natural else training.attack_mode,
         "loss": _loss(training.loss),
+        "noise_255": noise,
         "weight_perturbation": perturbation.model_dump() if perturbation else None,
     })  # fmt: skip
 
 
 def _loss(given: Loss) -> dict[str, Any] | None:
-    """Return a loss that is not cross-entropy, its beta as published where none is stated."""
+    """Return a loss that is not cross-entropy, its weights as published where none are stated."""
     if given.name == "cross-entropy":
         return None
     if given.name == "mixed":
         return {"name": given.name}
+    if given.name == "stability":
+        return {"name": given.name, "gamma": given.gamma or 1.0, "target": given.target or "softmax"}
     return {"name": given.name, "beta": given.beta or {"trades": 6.0, "mart": 5.0}[given.name]}
 
 
 def _schedule(given: Schedule) -> dict[str, Any]:
-    fields = {"step": {"name", "milestones", "gamma"}, "cosine": {"name"}, "one-cycle": {"name", "warmup"}}
+    fields = {
+        "step": {"name", "milestones", "gamma"}, "cosine": {"name"}, "one-cycle": {"name", "warmup"},
+        "constant": {"name"},
+    }  # fmt: skip
     return given.model_dump(mode="json", include=fields[given.name])
 
 

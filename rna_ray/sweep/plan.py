@@ -105,7 +105,9 @@ def _cells(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Cell, dict
         for at, entry in enumerate(spec.evaluation):
             if one.variant in meant[at]:
                 with _entry(f"evaluation.{at}"):
-                    yield from evaluations.cells(entry, labels[at], one)
+                    yield from evaluations.cells(
+                        entry, labels[at], one, evaluations.source_of(entry, one, found)
+                    )
 
 
 def _measurements(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Measurement, dict[Unit, int]]]:

@@ -140,13 +140,15 @@ class Network(Section):
     width: Whole | None = None
     """The channels of the first stage; null is the network's own width."""
     norm: Annotated[str, _known(spaces.parse)] | None = None
-    """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]."""
+    """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]; a network without
+    norm layers has none, and may leave this out."""
     last_norm: Annotated[str, _known(spaces.parse_one)] | None = None
     """The one norm of the last norm layer, as the RNA authors' WideResNet has BN there; null is as everywhere."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
-    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] = "relu"
-    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there."""
+    activation: Literal["relu", "silu", "softplus", "gelu", "elu"] | None = None
+    """The activation; smooth ones are for smooth adversarial training (SAT), softplus with the α of 10 as there; null
+    is the network's own: elu for stn-cifar10, relu for all others."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
     function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
@@ -172,9 +174,10 @@ class Network(Section):
             whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
             raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
         if self.function is None:
-            for name in ("name", "norm"):
+            bare = self._check_bare()
+            for name in ("name",) if bare else ("name", "norm"):
                 if getattr(self, name) is None:
-                    about = type(self).model_fields[name].description
+                    about = " ".join((type(self).model_fields[name].description or "").split())
                     raise _refuse(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
                 raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
@@ -184,6 +187,19 @@ class Network(Section):
         if self.std is not None and min(self.std) <= 0:
             raise _refuse("std: must be above 0 in every channel", kind="refused_key")
         return self
+
+    def _check_bare(self) -> bool:
+        """Say whether the network has no norm layers; refuse norms for one."""
+        if self.name is None or describe.network(self.name).norms:
+            return False
+        for key, norm in (("norm", self.norm), ("last_norm", self.last_norm)):
+            if norm is not None and spaces.parse(norm) != spaces.parse("none"):
+                raise _refuse(
+                    f"{key}: {self.name} has no norm layers, so {norm} cannot stand there; allowed is none, or leave "
+                    "it out",
+                    kind="refused_key",
+                )
+        return True
 
     def _check_weights(self) -> None:
         """Refuse weights that would be unpickled unasked, and a digest of none."""
@@ -206,8 +222,8 @@ class Network(Section):
 class Schedule(Section):
     """How the learning rate moves over the epochs."""
 
-    name: Literal["step", "cosine", "one-cycle"] = "step"
-    """The shape: in steps, a half cosine down to zero, or one cycle up and down."""
+    name: Literal["step", "cosine", "one-cycle", "constant"] = "step"
+    """The shape: in steps, a half cosine down to zero, one cycle up and down, or the same rate throughout."""
     milestones: Fractions = (0.5, 0.75)
     """For step: where the rate falls, as fractions of the epochs (100 and 150 of 200)."""
     gamma: float = Field(0.1, gt=0, le=1)
@@ -245,17 +261,23 @@ class TrainingAttack(Section):
 class Loss(Section):
     """What an update minimises; the attack inside training climbs it too, but for mart cross-entropy."""
 
-    name: Literal["cross-entropy", "mixed", "trades", "mart"] = "cross-entropy"
+    name: Literal["cross-entropy", "mixed", "trades", "mart", "stability"] = "cross-entropy"
     """The loss: cross-entropy on attacked images, mixed (on images as they are too, each half: Goodfellow et al. 2015),
-    trades (Zhang et al. 2019) or mart (Wang et al. 2020)."""
+    trades (Zhang et al. 2019), mart (Wang et al. 2020), or without an attack stability (to noise: STN, Section 5.1)."""
     beta: float | None = Field(None, gt=0)
     """For trades and mart: what the divergence between clean and attacked predictions weighs; null is as published, 6
     and 5."""
+    gamma: float | None = Field(None, gt=0)
+    """For stability: what the cross-entropy between clean and noisy predictions weighs; null is 1."""
+    target: Literal["softmax", "logits"] | None = None
+    """For stability: what noisy predictions are held to, the clean probabilities (the paper's text), or the clean
+    logits as if they were probabilities, held constant (its later code); null is softmax."""
 
     @model_validator(mode="after")
     def _named(self) -> Loss:
-        if self.beta is not None and "name" not in self.model_fields_set:
-            raise _refuse("name: missing beside training.loss.beta; write trades or mart", kind="refused_key")
+        for key, names in (("beta", "trades or mart"), ("gamma", "stability"), ("target", "stability")):
+            if getattr(self, key) is not None and "name" not in self.model_fields_set:
+                raise _refuse(f"name: missing beside training.loss.{key}; write {names}", kind="refused_key")
         return self
 
 
@@ -269,7 +291,7 @@ class WeightPerturbation(Section):
 
 
 class Training(Section):
-    """How the network is trained: SGD, on images as they are or under attack."""
+    """How the network is trained: on images as they are or under attack, with or without noise."""
 
     objective: Literal["natural", "whitebox", "blackbox"]
     """What is learned: natural images, or images attacked on the update's path (whitebox) or another (blackbox)."""
@@ -279,10 +301,12 @@ class Training(Section):
     """The number of images in an update."""
     lr: float = Field(0.1, gt=0)
     """The highest learning rate."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """What makes updates of gradients: SGD with momentum, or Adam (Kingma & Ba 2015) with its published constants."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """The momentum of SGD."""
+    """For sgd: the momentum."""
     weight_decay: float = Field(5.0e-4, ge=0)
-    """The weight decay of SGD."""
+    """The weight decay, added to the gradient: in adam too, which then scales it like any gradient."""
     schedule: Schedule = Schedule()
     """How the learning rate moves over the epochs."""
     augment: Literal["none", "crop", "crop-flip", "resized-crop-flip"] | None = None
@@ -294,13 +318,22 @@ class Training(Section):
     """The network's mode under that attack; train_frozen takes batch statistics without updating the running ones."""
     loss: Loss = Loss()
     """What an update minimises."""
+    noise_255: float | None = Field(None, ge=0, le=1275)
+    """The standard deviation of the Gaussian noise on the images that are learned, and on held-out ones, in 255ths,
+    drawn as the defence draws its own; null is the sweep's noise_255."""
     weight_perturbation: WeightPerturbation | None = None
     """Adversarial weight perturbation (AWP), with any loss; null is none."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Training:
         name, perturbation = self.loss.name, self.weight_perturbation
-        if name != "cross-entropy" and self.objective == "natural":
+        if name == "stability" and self.objective != "natural":
+            raise _refuse(
+                f"loss.name: stability compares images with noisy ones, and objective {self.objective} attacks them; "
+                "write objective natural, or another loss",
+                kind="refused_key",
+            )
+        if name not in ("cross-entropy", "stability") and self.objective == "natural":
             raise _refuse(
                 f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
                 "blackbox, or the loss cross-entropy",
@@ -382,6 +415,11 @@ class Entry(Section):
         return self.records[getattr(self, self.key)]
 
     @property
+    def called(self) -> str:
+        """How tables call what is named, with these options."""
+        return self.record.called(self.options)
+
+    @property
     def distinguishing(self) -> dict[str, Any]:
         """What makes a different number: the options, the weights and which images are answered together."""
         return {**self.options, "checkpoint": self.checkpoint, "batch": self.batch}
@@ -398,6 +436,9 @@ class Evaluation(Entry):
     knowledge: Annotated[tuple[str, ...] | None, BeforeValidator(_knowledge)] = None
     """What the attacker knows of the defender's draws, one or several: transfer, fixed, resample, eot-K, aggmo-eot-K,
     enumerate; null is transfer, for arc enumerate."""
+    source: str | None = None
+    """The variant whose network the attack is crafted on (black-box transfer), of the same data and seed; `knowledge`
+    is then about the draws of that network. Null is the network that answers."""
     draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
     eval: Literal["eval", "train_frozen"] = "eval"
@@ -415,6 +456,17 @@ class Evaluation(Entry):
         if self.crafting != self.eval:
             stated["attack_mode"] = self.crafting
         return {**super().distinguishing, "eval": self.eval, **stated}
+
+    @property
+    def called(self) -> str:
+        """How tables call the attack, with the source where it is crafted on another network."""
+        return super().called + (f" from {self.source}" if self.source is not None else "")
+
+    @model_validator(mode="after")
+    def _looks(self) -> Evaluation:
+        if self.source is not None and not self.record.adaptive:
+            raise _refuse(f"source: {self.attack} looks at no network; leave it out", kind="refused_key")
+        return self
 
     @property
     def crafting(self) -> Literal["eval", "train_frozen"]:

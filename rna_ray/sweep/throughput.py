@@ -120,7 +120,8 @@ def _of_networks(
     some = sorted(store.done(RECORDS[kind]))[:LOOKED_AT]
     for row in store.read(RECORDS[kind], some).to_pylist():
         network, settings = trials.get(row["network_id"]), json.loads(row["settings"])
-        macs = _image(json.loads(network["settings"])) if network else None
+        known = network and "source" not in settings  # else two networks took a part each
+        macs = _image(json.loads(network["settings"])) if known else None
         yield {**row, "kind": kind, "macs": macs and macs * passes(settings)}
 
 

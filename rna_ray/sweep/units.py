@@ -81,11 +81,11 @@ def imported(settings: Mapping[str, Any]) -> Unit:
 
 
 def evaluate(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
-    """Return the unit that attacks a network on the test images [start, stop).
+    """Return the unit that attacks a network, or a `source` in its stead, on the test images [start, stop).
 
     `evaluation` in its settings is what the units of one evaluation share, a digest of all but their examples.
     """
-    return _cut("evaluate", settings, examples, needs=(settings["network"],))
+    return _cut("evaluate", settings, examples, needs=(settings["network"], *_source(settings)))
 
 
 def probe(settings: Mapping[str, Any], *, examples: tuple[int, int]) -> Unit:
@@ -108,9 +108,16 @@ def checkpoints(unit: Unit) -> dict[str, str]:
     """Return the ids of the networks whose weights a unit reads, each with the checkpoint that it takes."""
     if unit.kind == "probe":
         return _probed(unit.settings)
+    settings = unit.settings
     if unit.kind in ("evaluate", "certify"):
-        return {unit.settings["network"]: unit.settings["checkpoint"]}
+        return {settings["network"]: settings["checkpoint"], **_source(settings)}
     return {}
+
+
+def _source(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the id of the network that an evaluation attacks in the stead of its own, with the checkpoint taken."""
+    source = settings.get("source")
+    return {source["id"]: source["checkpoint"]} if source and source["id"] != settings["network"] else {}
 
 
 def _probed(settings: Mapping[str, Any]) -> dict[str, str]:

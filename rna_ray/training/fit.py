@@ -2,7 +2,7 @@
 
 On one device, or as one of several workers that share every batch (`training.workers`). Every draw is a function of
 (unit id, epoch, example), and the learning rate of the progress: what a resumed training needs is the weights, the
-momentum and the epoch, and it gives bit for bit what an uninterrupted one gives.
+optimiser's state and the epoch, and it gives bit for bit what an uninterrupted one gives.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rna_ray.data import Split
 from rna_ray.errors import AttackError, CheckpointError
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
+from rna_ray.networks.dropout import dropping
 from rna_ray.networks.norms import gather_statistics
 from rna_ray.networks.paths import mode
 from rna_ray.randomness import Randomness
@@ -35,6 +36,9 @@ from rna_ray.training.schedule import learning_rate
 from rna_ray.training.workers import ALONE, Workers
 
 Report = Callable[[dict[str, Any]], None]
+
+_KEPT = {"momentum_buffer": "momentum", "exp_avg": "adam.mean", "exp_avg_sq": "adam.square", "step": "adam.step"}
+"""What an optimiser keeps of each weight, and how a checkpoint calls it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +108,8 @@ class _Trainer:
         self.attack: Attack | None = make(self.loss.attack(attack), std=network.std) if attack else None
         # Held-out images are attacked alike under every loss, so that their best weights mean the same.
         self.held_out_attack: Attack | None = make(attack, std=network.std) if attack else None
-        self.optimizer = torch.optim.SGD(
-            network.parameters(), lr=self.settings["lr"], momentum=self.settings["momentum"],
-            weight_decay=self.settings["weight_decay"],
-        )
+        self.noise = self.settings.get("noise_255", 0.0) / 255
+        self.optimizer = _optimizer(network, self.settings)
         shared = settings["network"]["paths"] == "batch" and bool(network.paths.sizes)
         bf16 = settings["precision"] == "bf16"
         # In train mode each draw is a batch of its own: the examples of a batch share its statistics.
@@ -182,19 +184,23 @@ class _Trainer:
         y = self.labels[examples]
         # White-box: the attacker's path is the update's. Black-box: p_a for the whole attack, a fresh p for the update.
         knowledge = Knowledge("fixed" if self.settings["objective"] == "whitebox" else "transfer")
-        defence = Defence(self.passes, self.network.paths, random, examples, knowledge, draws=1, first=first)
+        defence = Defence(
+            self.passes, self.network.paths, random, examples, knowledge, draws=1, first=first, noise=self.noise
+        )
         x_adv = x
         if self.attack is not None:
             with mode(self.network, self.settings["attack_mode"]), self.workers.together(AttackError, self.device):
                 x_adv = self.attack.perturb(self.loss.victim(defence, x), x, y).x_adv
         self.network.train()
         draws = defence.defender_draws(x, "adversarial")
+        if self.loss.name == "stability":  # which looks at the images with the draw's noise, and without it
+            x_adv, draws = x + draws.noise[0](), dataclasses.replace(draws, noise=())
 
         def loss_here() -> Measured:
             mean, logits = self.loss(lambda images: self.passes.logits(images, draws)[0], x, x_adv, y)
             return mean * (len(examples) / len(batch)), logits  # this slice's share of the batch's mean
 
-        with self._perturbed(epoch, lambda: loss_here()[0]):
+        with dropping(self.network, random, examples), self._perturbed(epoch, lambda: loss_here()[0]):
             self.optimizer.zero_grad(set_to_none=True)
             loss, logits = loss_here()
             loss.backward()
@@ -214,13 +220,17 @@ class _Trainer:
         return perturbed(weights, gradients, self.perturbation["gamma"])
 
     def _held_out(self, random: Randomness) -> dict[str, int | float | None]:
-        """Return how many held-out images are right and their mean cross-entropy, natural and as training attacks."""
+        """Return how many held-out images are right and their mean cross-entropy, natural and as training attacks.
+
+        Where training adds noise, both are with noise.
+        """
         sums = torch.zeros(2, 2, dtype=torch.float64, device=self.device)  # right and cross-entropy, of each kind
         with mode(self.network, "eval"), self.workers.together(AttackError, self.device):
             for x, y, examples, first in self._held_out_batches():
                 knowledge = Knowledge("transfer")
                 defence = Defence(
-                    self.answers, self.network.paths, random, examples, knowledge, draws=1, first=first
+                    self.answers, self.network.paths, random, examples, knowledge, draws=1, first=first,
+                    noise=self.noise,
                 )
                 sums[0] += _scores(defence.answer(x, "natural"), y)
                 if self.held_out_attack is not None:
@@ -249,13 +259,14 @@ class _Trainer:
         return row["natural_correct"] if row["adversarial_correct"] is None else row["adversarial_correct"]
 
     def tensors(self) -> Tensors:
-        """Return all that resuming needs beside the epoch: weights, running statistics, momentum."""
-        momentum = {
-            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+        """Return all that resuming needs beside the epoch: weights, running statistics, the optimiser's state."""
+        kept = {
+            f"{_KEPT[key]}.{name}": value
             for name, parameter in self.network.named_parameters()
-            if "momentum_buffer" in self.optimizer.state.get(parameter, {})
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+            if value is not None  # SGD without momentum keeps an empty place for it
         }
-        return {**{f"network.{key}": value for key, value in self.network.state_dict().items()}, **momentum}
+        return {**{f"network.{key}": value for key, value in self.network.state_dict().items()}, **kept}
 
     def restore(self, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Load the state to resume from, if any; return the epochs' rows so far, and which one was best."""
@@ -269,9 +280,17 @@ class _Trainer:
         weights = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
         load_into(self.network, weights, f"the checkpoint of unit {checkpoints.unit_id}")
         for name, parameter in self.network.named_parameters():
-            if (buffer := tensors.get(f"momentum.{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(self.device)
+            for key, called in _KEPT.items():
+                if (value := tensors.get(f"{called}.{name}")) is not None:  # torch's Adam counts steps on the CPU
+                    self.optimizer.state[parameter][key] = value if key == "step" else value.to(self.device)
         return about["rows"], about["best"]
+
+
+def _optimizer(network: Network, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    given = {"lr": settings["lr"], "weight_decay": settings["weight_decay"]}
+    if settings.get("optimizer", "sgd") == "adam":
+        return torch.optim.Adam(network.parameters(), **given)
+    return torch.optim.SGD(network.parameters(), momentum=settings["momentum"], **given)
 
 
 def _scores(logits_NMC: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,15 @@ from typing import Any
 def learning_rate(peak: float, schedule: Mapping[str, Any], progress: float) -> float:
     """Return the learning rate after a fraction `progress` in [0, 1) of all updates.
 
-    step: multiplied by gamma at each milestone; cosine: half a cosine down to 0 (Loshchilov & Hutter 2017); one-cycle:
-    a cosine from peak/25 up to the peak during the warm-up, then one down to 0 (after Smith & Topin 2018).
+    constant: the peak throughout; step: multiplied by gamma at each milestone; cosine: half a cosine down to 0
+    (Loshchilov & Hutter 2017); one-cycle: a cosine from peak/25 up to the peak during the warm-up, then one down to 0
+    (after Smith & Topin 2018).
     """
     return peak * _FACTORS[schedule["name"]](schedule, progress)
+
+
+def _constant(schedule: Mapping[str, Any], progress: float) -> float:
+    return 1.0
 
 
 def _step(schedule: Mapping[str, Any], progress: float) -> float:
@@ -31,4 +36,4 @@ def _one_cycle(schedule: Mapping[str, Any], progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
-_FACTORS = {"step": _step, "cosine": _cosine, "one-cycle": _one_cycle}
+_FACTORS = {"constant": _constant, "step": _step, "cosine": _cosine, "one-cycle": _one_cycle}

@@ -58,6 +58,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "yaml": ("rna_ray.sweep.yaml_file",),
     "torchattacks": ("rna_ray.attacks.libraries",),
     "pyautoattack": ("rna_ray.attacks.libraries",),
+    "foolbox": ("rna_ray.attacks.boundary",),
     "PIL": ("rna_ray.data.image_files",),
     "safetensors": ("rna_ray.training.checkpoint",),
 }  # fmt: skip

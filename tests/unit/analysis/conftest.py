@@ -134,24 +134,27 @@ class Book:
         predictions: Any = None,
         first: int = 0,
         called: str | None = None,
+        source: tuple[str, str] | None = None,
         **settings: Any,
     ) -> None:
         """Plan a cell with one unit for each list in `correct` (right answers of each example) and `missing` others.
 
-        `called` is the attack's name in the rows, where it is not its label.
+        `called` is the attack's name in the rows, where it is not its label; `source` the label and the id of the
+        network that was attacked in the stead of this one.
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
             unit = f"{attack.replace(' ', '_').replace('=', '_')}-{position}-{shard}"
             self._ask(
-                variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position
+                variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position,
+                source=source[0] if source else None,
             )
             if scores is None:
                 continue
             plain = (called or attack) == "natural"
             name = {"eps_255": None, "threat": "none"} if plain else {"eps_255": 8.0, "threat": "linf"}
             shared = {"unit_id": unit, "attack": called or attack, "knowledge": knowledge, "draws": draws}
-            name |= {"eps_space": "pixel"}
+            name |= {"eps_space": "pixel", "source_id": source[1] if source else None}
             name |= {"path_sharing": "example", "start": start, "stop": start + len(scores), "batch": len(scores)}
             name |= {"attack_settings": "{}", "settings": "{}", "eval_mode": "eval"}
             examples = [

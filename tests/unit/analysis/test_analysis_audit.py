@@ -100,6 +100,35 @@ def test_natural_and_noise_rows_claim_nothing_that_an_attack_must_keep() -> None
     assert quiet.audit() == [] and marks(quiet.connect(), "s") == {}
 
 
+def test_an_attack_from_another_network_is_held_against_none_of_this_one() -> None:
+    """It may do better without saying that the direct attack is poor, and worse without being poor itself."""
+    for accuracy in (0.30, 0.79):
+        strong = lab()
+        strong.evaluate("fgsm", "eot-5", accuracy, source_id="other")
+        strong.evaluate("pgd-10", "eot-5", accuracy, source_id="other")
+        strong.evaluate("pgd-20", "eot-10", accuracy, source_id="other")
+        assert failed(strong.audit()) == []
+        claimed = lab("noise")  # which claims nothing itself
+        claimed.evaluate("pgd-20", "eot-5", accuracy, source_id="other", sweep="s")
+        statuses = {found.check: found.status for found in claimed.audit()}
+        assert statuses == {
+            "attack ≤ natural": "passed", "larger ε ≤ smaller": "not measured", "ε = 0 equals natural": "not measured",
+            "the path's generator is its own": "passed",
+        }  # fmt: skip
+        claimed.evaluate("pgd-20", "eot-5", accuracy - 0.1, source_id="other", eps_255=4.0)
+        claimed.evaluate("pgd-20", "eot-5", accuracy - 0.2, source_id="another", eps_255=4.0)
+        (found,) = [found for found in claimed.audit() if found.status == "failed"]
+        assert (found.check, found.other_accuracy) == ("larger ε ≤ smaller", pytest.approx(accuracy - 0.1))
+        assert "pgd-20 from another network@eot-5" in found.says
+
+
+def test_losses_are_other_attacks_and_not_other_steps_of_one() -> None:
+    mixed = lab()
+    mixed.evaluate("pgd-10", "eot-5", 0.30, options={"loss": "margin"})
+    assert failed(mixed.audit()) == []
+    assert Setting(attack="pgd", steps=20, loss="margin", knowledge="eot", k=5).name == "pgd-20-margin@eot-5"
+
+
 # -- budgets -----------------------------------------------------------------------------------------------------------
 
 

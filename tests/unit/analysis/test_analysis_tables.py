@@ -174,8 +174,8 @@ def test_unbounded_attacks_carry_their_median_distance(book) -> None:
     assert (float(row["median_l2"]), float(row["median_linf"])) == pytest.approx((0.2, 0.02))
 
 
-def test_a_search_that_one_draw_ends_is_said_of_random_networks_alone(book) -> None:
-    said = "On random networks, a success on one draw ends the search of "
+def test_a_search_that_one_draw_decides_is_said_of_random_networks_alone(book) -> None:
+    said = "On random networks, a success on one draw counts as one in the search of "
     for variant, knowledge, random in (("BN", "transfer", False), ("BN+IN", "fixed", True)):
         book.cell(variant, "cw", knowledge, [[1, 0]], random_output=random, **UNBOUNDED)
     assert said not in table(connect(book.close()), "s")

@@ -14,8 +14,8 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from rna_ray.attacks.base import Judgement, margin
-from rna_ray.attacks.expectation import Passes
+from rna_ray.attacks.base import Climbed, Judgement, margin
+from rna_ray.attacks.expectation import Passes, cross_entropy
 from rna_ray.data import digits
 from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network, build
@@ -96,13 +96,22 @@ class Linear:
         self.bias = bias
         self.random, self.examples = Randomness("unit"), torch.arange(n)
         self.first_draw, self.steady, self.together = 0, True, False
+        self.loss = cross_entropy
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return (x - 0.5).flatten(1) @ self.weight + self.bias
 
     def gradient(self, x: torch.Tensor, y: torch.Tensor, *, step: int) -> torch.Tensor:
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(torch.nn.functional.cross_entropy(self.logits(x), y, reduction="sum"), x)[0]
+        return torch.autograd.grad(self.loss(self.logits(x)[None], y), x)[0]
+
+    def climbing(self, loss: Climbed) -> Linear:
+        other = copy.copy(self)
+        other.loss = loss
+        return other
+
+    def expected_margin(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return margin(self.logits(x)[:, None], y)[:, 0]
 
     def seed(self, name: str) -> int:
         return self.random.seed(name)

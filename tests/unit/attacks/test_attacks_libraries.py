@@ -22,6 +22,7 @@ LINF = {"threat": "linf", "eps_255": 5.1}
 SHORT = {
     "cw": {"name": "cw", "c": 1.0, "kappa": 0.0, "steps": 10, "lr": 0.01},
     "deepfool": {"name": "deepfool", "steps": 3, "overshoot": 0.02},
+    "boundary": {"name": "boundary", "steps": 20},
     "standard": {"name": "autoattack", "version": "standard", **LINF},
     "rand": {"name": "autoattack", "version": "rand", **LINF},
     "cascade": {"name": "cascade", "steps": 3, "step_255": 2.0, "queries": 30, **LINF},

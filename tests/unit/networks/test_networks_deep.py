@@ -22,6 +22,7 @@ from rna_ray.networks.wide_resnet import PreactivationBlock
 from rna_ray.sweep.sections import Network as NetworkSection
 
 SMALL = ("cifar-resnet20", "cifar-resnet38", "cifar-resnet50", "vgg11", "vgg16")
+BARE = ("stn-mnist", "stn-cifar10")
 
 
 def built(name: str, *, width: int, norm: str = "BN", side: int = 32, **more: str) -> Network:
@@ -184,7 +185,8 @@ def test_instance_norm_of_a_single_pixel_is_refused_by_the_layers_name(name: str
 
 
 def test_the_activations_are_those_that_a_sweep_may_name() -> None:
-    assert get_args(NetworkSection.model_fields["activation"].annotation) == tuple(ACTIVATIONS)
+    named, nothing = get_args(NetworkSection.model_fields["activation"].annotation)
+    assert get_args(named) == tuple(ACTIVATIONS) and nothing is type(None)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_an_activation_is_its_formula(name: str, formula) -> None:
     assert torch.allclose(ACTIVATIONS[name](x), torch.tensor([formula(one) for one in x.tolist()]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wide-resnet-34", "resnet50", *SMALL])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wide-resnet-34", "resnet50", *SMALL, *BARE])
 def test_an_activation_takes_every_relus_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     relu, smooth = (built(name, width=4, activation=one).eval() for one in ("relu", "softplus"))
     x = torch.rand(2, 3, 32, 32)

@@ -85,6 +85,20 @@ def do(store: Store) -> Perform:
     return run
 
 
+def test_an_attack_from_another_network_is_answered_and_recorded(do: Perform, store: Store) -> None:
+    madry, network = train("BN", objective="natural", epochs=1), train("IN", objective="natural", epochs=1)
+    role = {"id": madry.id, "checkpoint": "best", "paths": "example", "noise_255": 0.0, "precision": "fp32"}
+    own = evaluation(network, knowledge="fixed", draws=1)
+    taken = evaluation(network, knowledge="fixed", draws=1, source=role | {"compile": False})
+    assert taken.needs == (network.id, madry.id)
+    assert [do(unit).state for unit in (madry, network, own, taken)] == ["done"] * 4
+    found = {row["unit_id"]: row for row in store.read("evaluations").to_pylist()}
+    assert (found[own.id]["source_id"], found[taken.id]["source_id"]) == (None, madry.id)
+    assert found[taken.id]["network_id"] == network.id
+    of = {unit: store.read_file("examples", unit.id).to_pydict() for unit in (own, taken)}
+    assert of[own]["natural_margin"] == of[taken]["natural_margin"] and of[own]["margin"] != of[taken]["margin"]
+
+
 def weights_path(store: Store, network: Unit, checkpoint: str) -> Path:
     """Return where the weights lie that a trained network's record names."""
     trial = store.read_file("trials", network.id).to_pylist()[0]

@@ -233,6 +233,6 @@ def test_one_content_in_two_folders_is_refused_as_what_it_imports_may_differ(pla
 
 
 def test_every_kind_of_unit_has_a_name_a_version_and_a_record() -> None:
-    assert list(NAMES) == ["train", "import", "evaluate", "probe"] == list(VERSIONS)
+    assert list(NAMES) == ["train", "import", "evaluate", "probe", "certify"] == list(VERSIONS)
     assert {RECORDS[kind] for kind in NAMES} <= set(SCHEMAS)
     assert issubclass(NetworkError, UserError)

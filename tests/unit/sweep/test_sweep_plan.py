@@ -325,7 +325,7 @@ def test_a_loss_counts_where_it_is_not_what_was_before(planned: Planned) -> None
         (["training.loss.name=trades", "training.attack.random_start=false"], "flat at the image itself; write attack"),
         (["training.loss.name=trades", "training.attack.name=fgsm"], "flat at the image itself; write attack.name"),
         (["training.weight_perturbation.warmup=3"], "3 of 3 epochs leave none that perturbs weights; allowed is"),
-        (["training.loss.name=awp"], "the text 'awp' is not 'cross-entropy', 'mixed', 'trades' or"),
+        (["training.loss.name=awp"], "the text 'awp' is not 'cross-entropy', 'mixed', 'trades', 'mart' or"),
     ],
 )
 def test_losses_that_cannot_be_are_one_sentence(planned: Planned, sets: list[str], sentence: str) -> None:

@@ -18,6 +18,7 @@ def test_nothing_done(planned: Planned) -> None:
         "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
         "evaluate": {"done": 0, "ready": 0, "waiting": 4, "failed": 0, "blocked": 0},
         "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
+        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
     }
     assert status.remaining == sum(plan.costs.values())
     assert status.to_do == plan.units

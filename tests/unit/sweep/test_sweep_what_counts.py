@@ -15,6 +15,7 @@ from rna_ray.probes.catalog import PROBES, Numbers
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.sections import Certification, Evaluation, Probe
 
+STABILITY = ("training={objective: natural, noise_255: 20, loss: {name: stability}}",)
 IMPORTED = ("network={import: 'json.decoder:build'}", "training=", "evaluation.0.checkpoint=last")
 
 # Another value for every field of an experiment that counts, and what it needs to matter.
@@ -39,6 +40,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "training.epochs": ("4",),
     "training.batch": ("64",),
     "training.lr": ("0.2",),
+    "training.optimizer": ("adam",),
     "training.momentum": ("0.8",),
     "training.weight_decay": ("1e-4",),
     "training.schedule.name": ("cosine",),
@@ -56,13 +58,16 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "training.attack_mode": ("eval",),
     "training.loss.name": ("mart",),
     "training.loss.beta": ("3", "training.loss.name=trades"),
+    "training.loss.gamma": ("2", *STABILITY),
+    "training.loss.target": ("logits", *STABILITY),
+    "training.noise_255": ("20",),
+    "noise_255": ("20",),  # of the defence, under which its network learns too
     "training.weight_perturbation.gamma": ("0.01", "training.weight_perturbation={}"),
     "training.weight_perturbation.warmup": ("1", "training.weight_perturbation={}"),
     "seed": ("1",),
     "precision": ("bf16",),
     "compile": ("true",),
 }
-EVALUATED: dict[str, str] = {"noise_255": "20"}  # of the defence: counts for its evaluations, not for its training
 ENTRY: dict[str, str] = {
     "attack": "fgsm", "knowledge": "fixed", "draws": "3", "examples": "150", "checkpoint": "last", "batch": "50",
     "shard": "200", "eval": "train_frozen", "attack_mode": "train_frozen", "precision": "bf16",
@@ -102,8 +107,8 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
 def test_every_field_is_in_one_of_the_lists() -> None:
     fields = dict(leaves(SweepSpec))
     entry = dict(leaves(Evaluation))
-    assert {name for name, counts in fields.items() if counts} == {*COUNTS, *EVALUATED}
-    assert {name for name, counts in entry.items() if counts} == set(ENTRY)
+    assert {name for name, counts in fields.items() if counts} == set(COUNTS)
+    assert {name for name, counts in entry.items() if counts} == {*ENTRY, "source"}
     probe = dict(leaves(Probe))
     assert {name for name, counts in probe.items() if counts} == set(PROBED) and set(probe) == {*PROBED, "only"}
     certified = dict(leaves(Certification))
@@ -127,9 +132,8 @@ def test_a_field_that_counts_changes_every_id(planned: Planned, key: str) -> Non
     assert not {unit.id for unit in before.units} & {unit.id for unit in after.units}
 
 
-@pytest.mark.parametrize("key", EVALUATED)
-def test_a_field_of_the_defence_changes_evaluations_only(planned: Planned, key: str) -> None:
-    before, after = planned(), planned(BASE, f"{key}={EVALUATED[key]}")
+def test_noise_of_the_defence_changes_evaluations_only_where_training_has_its_own(planned: Planned) -> None:
+    before, after = (planned(BASE, "training.noise_255=10", f"noise_255={noise}") for noise in (0, 20))
     assert before.units[0] == after.units[0]
     assert not {unit.id for unit in before.units[1:]} & {unit.id for unit in after.units[1:]}
 
@@ -139,6 +143,14 @@ def test_a_field_of_an_entry_changes_evaluations_only(planned: Planned, key: str
     before, after = planned(), planned(BASE, f"evaluation.0.{key}={ENTRY[key]}")
     assert before.units[0].id == after.units[0].id
     assert [unit.id for unit in before.units] != [unit.id for unit in after.units]
+
+
+def test_the_source_of_an_entry_changes_evaluations_only(planned: Planned) -> None:
+    more = ("variants={A: {}, B: {network.norm: BN}, C: {network.norm: IN}}", "evaluation.0.only=[A]")
+    plain, *sourced = (planned(BASE, *more, *source) for source in ((), *((f"evaluation.0.source={s}",) for s in "BC")))
+    attacks = [{unit.id for unit in one.units if unit.kind == "evaluate"} for one in (plain, *sourced)]
+    assert all(attacks) and not set.intersection(*attacks) and not attacks[1] & attacks[2]
+    assert {one.units[:3] for one in sourced} == {plain.units[:3]}
 
 
 def test_a_precision_that_is_the_networks_own_changes_nothing(planned: Planned) -> None:

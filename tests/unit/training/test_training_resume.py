@@ -28,6 +28,11 @@ CASES: dict[str, dict[str, Any]] = {
     "blackbox": {"norm": "BN+IN"},
     "per-batch, train": {"norm": "BN+IN+LN", "paths": "batch", "attack_mode": "train", "objective": "whitebox"},
     "natural, no momentum": {"norm": "BN", "objective": "natural", "momentum": 0.0},
+    "stability, adam, dropout": {
+        "norm": "none", "name": "stn-cifar10", "width": 6, "objective": "natural", "optimizer": "adam", "lr": 0.002,
+        "schedule": {"name": "constant"}, "noise_255": 25.5,
+        "loss": {"name": "stability", "gamma": 1.0, "target": "softmax"},
+    },
 }
 
 

@@ -24,14 +24,16 @@ def part(start: int, stop: int) -> Split:
     return Split(images=DIGITS.images[start:stop], labels=DIGITS.labels[start:stop])
 
 
-def settings(norm: str = "BN+IN", *, width: int = 4, paths: str = "example", **training: Any) -> dict[str, Any]:
+def settings(
+    norm: str = "BN+IN", *, name: str = "resnet8", width: int = 4, paths: str = "example", **training: Any
+) -> dict[str, Any]:
     """Return a train unit's settings; `threat` and `lr` and the like change the training."""
     objective = training.get("objective", "blackbox")
     threat = training.pop("threat", "linf")
     eps = {"eps_255": 25.5, "step_255": 12.75} if threat == "linf" else {"eps_255": 255.0, "step_255": 128.0}
     attack = {"name": "pgd", **find("pgd").settings({"threat": threat, "steps": STEPS, **eps})}
     return {
-        "network": {"name": "resnet8", "width": width, "norm": norm, "layer_based": False, "paths": paths},
+        "network": {"name": name, "width": width, "norm": norm, "layer_based": False, "paths": paths},
         "training": {
             "objective": objective,
             "epochs": 3,
