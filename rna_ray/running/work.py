@@ -196,9 +196,9 @@ def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
 def _evaluate(job: Job, store: Store, report: Report) -> None:
     settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
     network, forward = _subject(job, {**settings, "id": settings["network"]})
-    source = _subject(job, settings["source"]) if "source" in settings else None
+    attacked = _subject(job, settings["source"]) if "source" in settings else None
     found = evaluate(
-        settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward, source=source
+        settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward, source=attacked
     )
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
@@ -209,7 +209,7 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
     record = {
         **shared,
         **said,
-        "source_id": settings["source"]["id"] if source else None,
+        "source_id": settings["source"]["id"] if attacked else None,
         **_knew(settings),
         **vars(found.behaviour),
         "flags": canonical(found.notes) if found.notes else None,
