@@ -130,14 +130,18 @@ def line(variant: str, sigma: float | None, noise_255: float | None) -> str:
 
 
 def draw(rows: Sequence[Row], setting: Setting) -> Figure:
-    """Draw a column for each method and a row for each data set and number of draws; the colour of a curve is σ."""
+    """Draw a column for each method, a row for each data set and number of draws; colour is σ, of one σ the line."""
     curves = [row for row in rows if row["kind"] == "certified"]
     methods = list(dict.fromkeys(row["method"] for row in curves))
     places = sorted({(row["data"], row["draws"]) for row in curves}, key=lambda place: (str(place[0]), place[1]))
     sigmas = sorted({row["sigma"] for row in curves})
     lines = list(dict.fromkeys(row["line"] for row in curves))
     looks = {sigma: {"color": style.COLOURS[at % 8], "marker": _MARKERS[at % 9]} for at, sigma in enumerate(sigmas)}
-    dashes = {name: style.LINES[at % 5] for at, name in enumerate(lines)}
+    dashes = {name: {"linestyle": style.LINES[at % 5]} for at, name in enumerate(lines)}
+    if len(sigmas) == 1:  # then colour and marker are free to tell the lines apart
+        dashes = {name: dash | {"color": style.COLOURS[at % 8], "marker": _MARKERS[at % 9]}
+                  for at, (name, dash) in enumerate(dashes.items())}  # fmt: skip
+        looks = {sigmas[0]: {"color": _limit()["color"], "marker": ""}}
     width, height = 2.6 + 3.3 * len(methods), 1.6 + 2.7 * len(places)
     footer = setting.footer(
         [row for row in rows if row["kind"] != "printed"], f"bands and bars: {WILSON}", *_notes(rows),
@@ -166,23 +170,24 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
     return picture
 
 
-def _curves(axes: Axes, rows: Sequence[Row], looks: Mapping[float, Look], dashes: Mapping[str, Any]) -> None:
+def _curves(axes: Axes, rows: Sequence[Row], looks: Mapping[float, Look], dashes: Mapping[str, Look]) -> None:
     for at, (sigma, look) in enumerate(looks.items()):
         for name, dash in dashes.items():
             held = [row for row in rows if (row["sigma"], row["line"]) == (sigma, name)]
             for variant in dict.fromkeys(row["variant"] for row in held):
-                _curve_of(axes, [row for row in held if row["variant"] == variant], look, dash, 4 * at)
+                first = 4 * (at + list(dashes).index(name))  # so that curves that meet do not hide each other's markers
+                _curve_of(axes, [row for row in held if row["variant"] == variant], look | dash, first)
         if limits := {row["largest"] for row in rows if row["sigma"] == sigma}:
             axes.plot(max(limits), 0, **{**_limit(), "color": look["color"]}, clip_on=False, zorder=5)
 
 
-def _curve_of(axes: Axes, rows: Sequence[Row], look: Look, dash: Any, first: int) -> None:
+def _curve_of(axes: Axes, rows: Sequence[Row], look: Look, first: int) -> None:
     nothing = next((at for at, row in enumerate(rows) if not row["accuracy"]), len(rows))
     rows = rows[: nothing + 1]  # where it has fallen to nothing it ends
     low, high, ys = ([100 * row[name] for row in rows] for name in ("low", "high", "accuracy"))
     xs = [row["radius"] for row in rows]
     axes.fill_between(xs, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    axes.plot(xs, ys, linestyle=dash, markevery=(first % _MARKED, _MARKED), markersize=4.5, **look)
+    axes.plot(xs, ys, markevery=(first % _MARKED, _MARKED), markersize=4.5, **look)
 
 
 def _limit() -> Look:
@@ -214,13 +219,14 @@ def _star(sigma: float, looks: Mapping[float, Look]) -> Look:
 
 
 def _legend(
-    rows: Sequence[Row], looks: Mapping[float, Look], dashes: Mapping[str, Any], empirical: Sequence[str]
+    rows: Sequence[Row], looks: Mapping[float, Look], dashes: Mapping[str, Look], empirical: Sequence[str]
 ) -> Iterator[Any]:
-    for sigma, look in looks.items():
-        yield style.proxy(f"σ = {sigma:.3g}", **look)
-    if len(dashes) > 1:
+    if len(looks) > 1:
+        for sigma, look in looks.items():
+            yield style.proxy(f"σ = {sigma:.3g}", **look)
+    if len(dashes) > 1 or len(looks) == 1:
         for name, dash in dashes.items():
-            yield style.proxy(name, color="black", linestyle=dash)
+            yield style.proxy(name, **({"color": "black"} | dash))
     for at, name in enumerate(empirical):
         yield style.proxy(f"{name}\n(attacked, not certified)", **_look(at))
     for row in (row for row in rows if row["kind"] == "printed"):
@@ -231,6 +237,8 @@ def _legend(
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what else the footer must say."""
+    if len(sigmas := {row["sigma"] for row in rows if row["kind"] == "certified"}) == 1:
+        yield f"σ = {sigmas.pop():.3g}"
     yield (
         "certified: the class that separate draws chose is right, and certified at the radius or beyond, at 95 % for "
         "each image; what STN prints is 0.95 times that"

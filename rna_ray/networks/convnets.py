@@ -1,6 +1,6 @@
 """The convolutional networks of STN (Li et al. 2019, Section 6), without norm layers.
 
-The paper gives their outline; kernels, pooling, dropout and activations are those of its published code.
+The paper gives their outline; docs/stn.md says where kernels, pooling, dropout and activations come from.
 """
 
 from __future__ import annotations

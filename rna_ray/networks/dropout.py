@@ -53,4 +53,12 @@ def dropping(network: nn.Module, random: Randomness, examples: torch.Tensor) -> 
 
 
 def _kept(random: Randomness, name: str, examples: torch.Tensor, p: float) -> Kept:
-    return functools.cache(lambda shape: random.uniform(name, examples, shape) >= p)
+    """Return what draws the values that stay, once for each shape: 16 bits decide about one, so p is that precise."""
+
+    @functools.cache
+    def kept(shape: torch.Size) -> torch.Tensor:
+        size = shape.numel()
+        bits = random.words(name, examples, -(-size // 4)).view(torch.int16)  # four of a word: to draw takes time
+        return (bits[:, :size] >= round(p * 2**16) - 2**15).reshape(len(examples), *shape)
+
+    return kept

@@ -283,10 +283,7 @@ def _probe(job: Job, store: Store, report: Report) -> None:
 
 def _certify(job: Job, store: Store, report: Report) -> None:
     settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
-    network, forward = inputs.trained(
-        job.store, settings["network"], settings["checkpoint"], job.device, settings["compile"],
-        job.sources.get(settings["network"]),
-    )
+    network, forward = _subject(job, {**settings, "id": settings["network"]})
     found = certify(settings, network, inputs.test_images(job), device=device, forward=forward)
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     record = {

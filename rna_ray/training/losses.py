@@ -15,7 +15,8 @@ flat.
 
 In stability training x' is x with Gaussian noise, not clipped. The target `logits` puts t = f(x), the raw logits, in
 the place of probabilities, and holds it constant, as STN's later code does (its framework passes no gradient to
-labels). That has no minimum: t may be negative and need not sum to 1, so predictions grow ever more certain.
+labels). That has no minimum, for t may be negative: logits soon feed their own growth, and with gamma 1 we saw nothing
+learned.
 
 The update's passes over x and x' follow one path, in this order, each a batch of its own: both move the running
 statistics. The attack's two passes follow the attacker's path, in the mode that `training.attack_mode` says (the

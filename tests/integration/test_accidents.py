@@ -109,6 +109,7 @@ def test_units_that_fail_are_recorded_and_the_rest_is_done(
         "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
         "evaluate": {"done": 5, "ready": 0, "waiting": 0, "failed": 1, "blocked": 4},
         "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
+        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
     }
     rows = open_store(finished)
     assert {unit: len(attempts) for unit, attempts in rows.failures().items()} == {trial: 1, others[0]: 1}

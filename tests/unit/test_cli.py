@@ -106,7 +106,7 @@ BAD = {
     "more images than there are": (["--set", "data.train_examples=5000"], ["1,437 training images"]),
     "an unknown attack": (
         ["--set", "evaluation.0.attack=pdg"],
-        ["unknown attack 'pdg'; did you mean 'pgd'?", "Known: arc, autoattack, bim, cascade, cw"],
+        ["unknown attack 'pdg'; did you mean 'pgd'?", "Known: arc, autoattack, bim, boundary, cascade, cw"],
     ),
     "an option of another attack": (["--set", "evaluation.0.steps=3"], ["unknown key 'steps'"]),
     "an unknown knowledge": (["--set", "evaluation.0.knowledge=eot10"], ["unknown knowledge 'eot10'"]),

@@ -19,7 +19,7 @@ from rna_ray.sweep import plan, spec
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md",
-    "docs/audit.md", "docs/certification.md", "docs/evaluation.md", "docs/rna.md", "docs/robustnorm.md",
+    "docs/audit.md", "docs/certification.md", "docs/evaluation.md", "docs/rna.md", "docs/robustnorm.md", "docs/stn.md",
     "docs/theory.md", "docs/weights.md",
 ]  # fmt: skip
 

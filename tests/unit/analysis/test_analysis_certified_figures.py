@@ -151,6 +151,7 @@ def test_each_number_of_draws_has_its_panels(book) -> None:
 
 
 def test_a_sweep_that_only_certifies_is_drawn_under_its_own_name(book, tmp_path: Path) -> None:
+    book.trained("STN", **NET)
     book.certified("STN", [[100, 0]])
     book.certified("STN", [[100, 0]], first=1, missing=True)
     paths = figures.figure(connect(book.close()), "s", tmp_path)

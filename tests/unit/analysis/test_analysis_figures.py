@@ -597,7 +597,8 @@ def test_words_stay_inside_the_picture_and_legends_off_the_data(drawn: Drawn) ->
 
 def test_an_unknown_name_lists_the_known(book, tmp_path: Path) -> None:
     connection = connect(table_of_cells(book))
-    with pytest.raises(FigureError, match=r"unknown figure 'rna-figure4'; did you mean .* Known: rna-figure1, .*, s$"):
+    known = "Known: rna-figure1, .*, s, stn-figure1, .*"
+    with pytest.raises(FigureError, match=rf"unknown figure 'rna-figure4'; did you mean .* {known}"):
         figures.figure(connection, "rna-figure4", tmp_path / "out")
     with pytest.raises(FigureError, match=r"unknown sweep of this store: 't'. Known: s"):
         figures.figure(connection, "rna-figure1", tmp_path / "out", "t")
