@@ -238,6 +238,7 @@ def test_bf16_changes_a_loss_by_rounding_alone(loss: str, awp: bool, tmp_path: P
     assert rounded != exact and rounded == pytest.approx(exact, rel=0.03)
 
 
+@pytest.mark.slow
 def test_losses_and_awp_run_compiled(tmp_path: Path) -> None:
     given = asked("trades", True, "BN+IN", epochs=1)
     made, plain = network(given), fitted(tmp_path / "plain", given, images=32, held_out=0)[0]
