@@ -9,8 +9,8 @@ from typing import Any
 
 from rna_ray.errors import SweepError
 from rna_ray.sweep import evaluations, units
+from rna_ray.sweep.entries import Certification
 from rna_ray.sweep.networks import Found
-from rna_ray.sweep.sections import Certification
 from rna_ray.sweep.units import Unit
 
 DRAWS_A_UNIT = 20_000

@@ -11,8 +11,9 @@ from rna_ray.attacks import catalog
 from rna_ray.data import DataInfo
 from rna_ray.errors import SweepError
 from rna_ray.sweep import expand, units
+from rna_ray.sweep.entries import Entry, Evaluation, NamedEntry
 from rna_ray.sweep.networks import Found
-from rna_ray.sweep.sections import Certification, Entry, Evaluation, TrainingAttack
+from rna_ray.sweep.sections import TrainingAttack
 from rna_ray.sweep.units import Unit
 
 DRAWS = 10
@@ -178,14 +179,14 @@ def refuse_repeats(found: Iterable[Cell]) -> None:
             )
 
 
-def shards(entry: Entry, examples: int) -> Iterator[tuple[int, int]]:
+def shards(entry: NamedEntry, examples: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges [start, stop) of the units that do this many examples: whole batches, the last as it comes."""
     size = entry.shard or math.ceil(SHARD / entry.batch) * entry.batch
     for start in range(0, examples, size):
         yield start, min(start + size, examples)
 
 
-def checkpoint(entry: Entry | Certification, network: Unit) -> str:
+def checkpoint(entry: Entry, network: Unit) -> str:
     """Return which weights of a network an entry takes: one that is not trained here has no other than its last.
 
     Raises SweepError where it asks for the best and none were chosen.
@@ -260,21 +261,21 @@ def attack_passes(settings: Mapping[str, Any], classes: int) -> float:
     return (stop - start) * 3 * attack
 
 
-def labels(entries: Sequence[Entry]) -> tuple[str, ...]:
+def labels(entries: Sequence[NamedEntry]) -> tuple[str, ...]:
     """Return how tables call each entry's attack or probe; those that would be called the same say how they differ."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[NamedEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.called, []).append(entry)
     return tuple(" ".join([entry.called, *_apart(entry, groups[entry.called])]) for entry in entries)
 
 
-def _apart(entry: Entry, group: Sequence[Entry]) -> list[str]:
+def _apart(entry: NamedEntry, group: Sequence[NamedEntry]) -> list[str]:
     stated, mine = [other.distinguishing for other in group], entry.distinguishing
     keys = dict.fromkeys(key for one in stated for key in one)
     return [f"{key}={mine[key]}" for key in keys if key in mine and any(one.get(key) != mine[key] for one in stated)]
 
 
-def count(entry: Entry | Certification, info: DataInfo, default: int = EXAMPLES) -> int:
+def count(entry: Entry, info: DataInfo, default: int = EXAMPLES) -> int:
     """Return how many test images an entry asks for; SweepError where there are not so many."""
     examples = entry.examples or min(default, info.test_examples)
     if examples > info.test_examples:
@@ -282,7 +283,7 @@ def count(entry: Entry | Certification, info: DataInfo, default: int = EXAMPLES)
     return examples
 
 
-def settled(entry: Entry, attacked: Found) -> dict[str, Any]:
+def settled(entry: NamedEntry, attacked: Found) -> dict[str, Any]:
     """Return all options of what an entry names; threat, space, ε and step are those that training.attack states, if
     left out.
 
@@ -301,7 +302,7 @@ def settled(entry: Entry, attacked: Found) -> dict[str, Any]:
     return found
 
 
-def _inherited(entry: Entry, options: Mapping[str, catalog.Option], training: TrainingAttack) -> dict[str, Any]:
+def _inherited(entry: NamedEntry, options: Mapping[str, catalog.Option], training: TrainingAttack) -> dict[str, Any]:
     stated = entry.options
     taken = {name: getattr(training, name) for name in INHERITED if name in training.model_fields_set & set(options)}
     space = stated.get("eps_space", training.eps_space)

@@ -10,9 +10,10 @@ from typing import Any
 
 from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
+from rna_ray.sweep.entries import Entry, Evaluation
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
-from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY, Certification, Entry, Evaluation
+from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY
 
 VARIED = tuple(Experiment.model_fields)
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
@@ -52,13 +53,13 @@ def check(spec: SweepSpec) -> None:
             _check_paper(at, entry)
 
 
-def _entries(spec: SweepSpec) -> Iterator[tuple[str, Sequence[Entry | Certification]]]:
+def _entries(spec: SweepSpec) -> Iterator[tuple[str, Sequence[Entry]]]:
     yield from (
         ("evaluation", spec.evaluation), ("probes", spec.probes), ("certification", spec.certification)
     )
 
 
-def _check_only(where: str, entry: Entry | Certification, found: Sequence[Variant]) -> None:
+def _check_only(where: str, entry: Entry, found: Sequence[Variant]) -> None:
     for text in entry.only or ():
         _check_called(where, text, found)
 
@@ -69,7 +70,7 @@ def _check_called(where: str, text: str, found: Sequence[Variant]) -> None:
         raise SweepError(f"{where}: no variant is called {text!r}; there are: {labels}")
 
 
-def meant(entry: Entry | Certification, found: Sequence[Variant]) -> tuple[Variant, ...]:
+def meant(entry: Entry, found: Sequence[Variant]) -> tuple[Variant, ...]:
     """Return the variants that an entry of `evaluation`, `probes` or `certification` is for."""
     if entry.only is None:
         return tuple(found)

@@ -10,19 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from rna_ray.errors import SweepError
 from rna_ray.sweep import problems
-from rna_ray.sweep.sections import (
-    Certification,
-    Data,
-    Evaluation,
-    Name,
-    Network,
-    Probe,
-    Resources,
-    Section,
-    Training,
-    as_tuple,
-    uncounted,
-)
+from rna_ray.sweep.entries import Certification, Evaluation, Probe
+from rna_ray.sweep.section import Name, Section, as_tuple, uncounted
+from rna_ray.sweep.sections import Data, Network, Resources, Training
 
 Model = TypeVar("Model", bound=BaseModel)
 Axis = Annotated[tuple[Any, ...], BeforeValidator(as_tuple), Field(min_length=1)]

@@ -11,8 +11,8 @@ from rna_ray.errors import SweepError
 from rna_ray.probes import catalog
 from rna_ray.probes.catalog import Extent, Scope
 from rna_ray.sweep import evaluations, units
+from rna_ray.sweep.entries import Probe
 from rna_ray.sweep.networks import Found
-from rna_ray.sweep.sections import Probe
 from rna_ray.sweep.units import Unit
 
 

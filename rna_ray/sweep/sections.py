@@ -1,73 +1,25 @@
 """The sections of a sweep file as frozen models, one sentence under each field.
 
 Fields that do not count towards a unit's id are declared with `uncounted`. What a setting means is written here; what
-makes two settings the same unit is in `networks`, `evaluations`, `probes` and `certifications`.
+makes two settings the same unit is in `networks`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rna_ray import data
-from rna_ray.attacks import catalog
-from rna_ray.errors import SweepError, UserError, unknown
+from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.probes import catalog as probes
+from rna_ray.sweep.section import Section, Whole, as_tuple, known, refusal, uncounted
 
-KNOWLEDGE = ("transfer", "fixed", "resample", "eot-K", "aggmo-eot-K", "enumerate")
-_GRAMMAR = re.compile(r"transfer|fixed|resample|enumerate|(aggmo-)?eot-[1-9][0-9]{0,3}")
-
-
-def uncounted(default: Any, **limits: Any) -> Any:
-    """Declare a field that does not count towards a unit's id."""
-    return Field(default, json_schema_extra={"counts": False}, **limits)
-
-
-def _refuse(sentence: str, *, kind: Literal["refused", "refused_key"] = "refused") -> PydanticCustomError:
-    """Return the error of a sentence about a field, or of one that starts with a key of the section."""
-    return PydanticCustomError(kind, "{sentence}", {"sentence": sentence})
-
-
-def _known(look_up: Any) -> Any:
-    """Accept the texts that `look_up` accepts, its UserError becoming the field's."""
-
-    def check(given: object) -> object:
-        if isinstance(given, str):
-            try:
-                look_up(given)
-            except UserError as error:
-                raise _refuse(str(error)) from None
-        return given
-
-    return BeforeValidator(check)
-
-
-def _knowledge(given: object) -> object:
-    """Return one or several knowledges as a tuple, each checked against the grammar."""
-    asked = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else given
-    if isinstance(asked, tuple):
-        for one in asked:
-            if not isinstance(one, str) or not _GRAMMAR.fullmatch(one):
-                raise _refuse(unknown("knowledge", str(one), KNOWLEDGE) + " (K: up to 9999 draws, as in eot-10)")
-        if not asked or len(set(asked)) < len(asked):
-            raise _refuse("name at least one knowledge, each once")
-    return asked
+Eps = Annotated[float, Field(gt=0, le=255)]
+Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 def _sha256(given: str) -> None:
@@ -75,41 +27,10 @@ def _sha256(given: str) -> None:
         raise SweepError(f"{given!r} is not the 64 hexadecimal digits, in small letters, that sha256sum prints")
 
 
-def as_tuple(given: object) -> object:
-    """Return a list as a tuple, anything else as it is for the field to judge."""
-    return tuple(given) if isinstance(given, list) else given
-
-
-def _several(given: object) -> object:
-    """Return one value or a list of them as a tuple, each given once."""
-    values = tuple(given) if isinstance(given, list | tuple) else given if given is None else (given,)
-    if isinstance(values, tuple) and (not values or len(set(map(repr, values))) < len(values)):
-        raise _refuse("give at least one value, each once")
-    return values
-
-
-_SEVERAL = BeforeValidator(_several)
-Whole = Annotated[int, Field(ge=1)]
-Eps = Annotated[float, Field(gt=0, le=255)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
-PerChannel = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A frozen section of a sweep file: unknown keys are errors, and types are exact."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True,
-        serialize_by_alias=True,
-    )
-
-
 class Data(Section):
     """Which images are learned and attacked."""
 
-    name: Annotated[str, _known(data.info)]
+    name: Annotated[str, known(data.info)]
     """The data set; `rna_ray.data.DATASETS` lists them."""
     root: str | None = uncounted(None)
     """The folder that holds the data set's files, where it needs any."""
@@ -135,14 +56,14 @@ GIVEN = ("weights", "weights_sha256")
 class Network(Section):
     """Which network is trained and attacked, or only attacked: one by name, or an import of the user's own."""
 
-    name: Annotated[str, _known(describe.network)] | None = None
+    name: Annotated[str, known(describe.network)] | None = None
     """The network; `rna_ray.networks.describe.NETWORKS` lists them."""
     width: Whole | None = None
     """The channels of the first stage; null is the network's own width."""
-    norm: Annotated[str, _known(spaces.parse)] | None = None
+    norm: Annotated[str, known(spaces.parse)] | None = None
     """The norm, or the space from which each layer's norm is drawn: BN, BN+IN, GN32, BGN+GN[1-4]; a network without
     norm layers has none, and may leave this out."""
-    last_norm: Annotated[str, _known(spaces.parse_one)] | None = None
+    last_norm: Annotated[str, known(spaces.parse_one)] | None = None
     """The one norm of the last norm layer, as the RNA authors' WideResNet has BN there; null is as everywhere."""
     layer_based: bool = False
     """Whether one draw serves the whole network, instead of an independent one for each layer."""
@@ -151,11 +72,11 @@ class Network(Section):
     is the network's own: elu for stn-cifar10, relu for all others."""
     paths: Literal["example", "batch"] = "example"
     """Whether each example follows a path of its own, or a whole batch one path."""
-    function: Annotated[str, _known(source.check)] | None = Field(None, alias="import")
+    function: Annotated[str, known(source.check)] | None = Field(None, alias="import")
     """In place of name, module:function: called without arguments, it returns a torch module of the user's own."""
-    weights: Annotated[str, _known(source.check_given)] | None = None
+    weights: Annotated[str, known(source.check_given)] | None = None
     """A file of weights, which counts by its content: where training starts, or what is evaluated; null is as built."""
-    weights_sha256: Annotated[str, _known(_sha256)] | None = uncounted(None)
+    weights_sha256: Annotated[str, known(_sha256)] | None = uncounted(None)
     """The SHA-256 of that file, which is then checked; a pickle (.pth, .pt) is read only where it is stated."""
     mean: PerChannel | None = None
     """With name: the per-channel mean that is taken from images in [0, 1]; null is the data set's."""
@@ -172,20 +93,20 @@ class Network(Section):
         self._check_weights()
         if self.function is not None and (strangers := [name for name in NAMED_ONLY if name in stated]):
             whose = "name one or import one" if "name" in strangers else "build it in the function (rna_ray.randomize)"
-            raise _refuse(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
+            raise refusal(f"{strangers[0]}: does not go with network.import; {whose}", kind="refused_key")
         if self.function is None:
             bare = self._check_bare()
             for name in ("name",) if bare else ("name", "norm"):
                 if getattr(self, name) is None:
                     about = " ".join((type(self).model_fields[name].description or "").split())
-                    raise _refuse(f"{name}: missing; {about}", kind="refused_key")
+                    raise refusal(f"{name}: missing; {about}", kind="refused_key")
             if strangers := [name for name in IMPORTED_ONLY if name in stated]:
-                raise _refuse(f"{strangers[0]}: goes with network.import only", kind="refused_key")
+                raise refusal(f"{strangers[0]}: goes with network.import only", kind="refused_key")
         if (self.mean is None) != (self.std is None):
             missing, stated = ("std", "mean") if self.std is None else ("mean", "std")
-            raise _refuse(f"{missing}: missing beside network.{stated}", kind="refused_key")
+            raise refusal(f"{missing}: missing beside network.{stated}", kind="refused_key")
         if self.std is not None and min(self.std) <= 0:
-            raise _refuse("std: must be above 0 in every channel", kind="refused_key")
+            raise refusal("std: must be above 0 in every channel", kind="refused_key")
         return self
 
     def _check_bare(self) -> bool:
@@ -194,7 +115,7 @@ class Network(Section):
             return False
         for key, norm in (("norm", self.norm), ("last_norm", self.last_norm)):
             if norm is not None and spaces.parse(norm) != spaces.parse("none"):
-                raise _refuse(
+                raise refusal(
                     f"{key}: {self.name} has no norm layers, so {norm} cannot stand there; allowed is none, or leave "
                     "it out",
                     kind="refused_key",
@@ -205,14 +126,14 @@ class Network(Section):
         """Refuse weights that would be unpickled unasked, and a digest of none."""
         if self.weights is None:
             if self.weights_sha256 is not None:
-                raise _refuse("weights_sha256: says what network.weights holds, which is not given", kind="refused_key")
+                raise refusal("weights_sha256: says what network.weights holds, which is not given", kind="refused_key")
         elif self.function is not None:
             try:
                 source.check_weights(self.weights)
             except UserError as error:
-                raise _refuse(f"weights: {error}", kind="refused_key") from None
+                raise refusal(f"weights: {error}", kind="refused_key") from None
         elif self.weights.endswith(source.PICKLES) and self.weights_sha256 is None:
-            raise _refuse(
+            raise refusal(
                 f"weights: {self.weights} is a pickle, read only where the sweep says which file it means; state what "
                 f"`sha256sum {self.weights}` prints as network.weights_sha256",
                 kind="refused_key",
@@ -234,7 +155,7 @@ class Schedule(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Schedule:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise _refuse("milestones: must rise, each given once", kind="refused_key")
+            raise refusal("milestones: must rise, each given once", kind="refused_key")
         return self
 
 
@@ -277,7 +198,7 @@ class Loss(Section):
     def _named(self) -> Loss:
         for key, names in (("beta", "trades or mart"), ("gamma", "stability"), ("target", "stability")):
             if getattr(self, key) is not None and "name" not in self.model_fields_set:
-                raise _refuse(f"name: missing beside training.loss.{key}; write {names}", kind="refused_key")
+                raise refusal(f"name: missing beside training.loss.{key}; write {names}", kind="refused_key")
         return self
 
 
@@ -328,186 +249,30 @@ class Training(Section):
     def _goes_together(self) -> Training:
         name, perturbation = self.loss.name, self.weight_perturbation
         if name == "stability" and self.objective != "natural":
-            raise _refuse(
+            raise refusal(
                 f"loss.name: stability compares images with noisy ones, and objective {self.objective} attacks them; "
                 "write objective natural, or another loss",
                 kind="refused_key",
             )
         if name not in ("cross-entropy", "stability") and self.objective == "natural":
-            raise _refuse(
+            raise refusal(
                 f"loss.name: {name} learns from attacked images, and objective natural attacks none; write whitebox or "
                 "blackbox, or the loss cross-entropy",
                 kind="refused_key",
             )
         if name == "trades" and (self.attack.name != "pgd" or not self.attack.random_start):
-            raise _refuse(
+            raise refusal(
                 "loss.name: the divergence that trades climbs is flat at the image itself; write attack.name pgd with "
                 "random_start true, which starts it from a little noise",
                 kind="refused_key",
             )
         if perturbation and perturbation.warmup >= self.epochs:
-            raise _refuse(
+            raise refusal(
                 f"weight_perturbation.warmup: {perturbation.warmup} of {self.epochs} epochs leave none that perturbs "
                 "weights; allowed is less than training.epochs",
                 kind="refused_key",
             )
         return self
-
-
-class Entry(Section):
-    """One thing that is done with every network of the sweep; its own options stand in the entry beside the fields."""
-
-    key: ClassVar[str]
-    """The field that names what is done."""
-    records: ClassVar[Mapping[str, catalog.Named]]
-    """What it can name."""
-
-    options: Mapping[str, Any] = Field({}, exclude=True)
-    """The entry's own options as it states them; not a key of its own."""
-    examples: Whole | None = None
-    """How many test images, from the first; null is 1,000, for a probe its own number, or the whole test set where it
-    is smaller."""
-    checkpoint: Literal["last", "best"] = "best"
-    """Which weights: those of the last epoch, or those that were best on the held-out images."""
-    batch: Whole = 100
-    """The number of images attacked or measured together, the last batch padded."""
-    shard: Whole | None = None
-    """The number of images in a unit, a multiple of batch; null is the first multiple from 100 on."""
-    only: Texts | None = uncounted(None)
-    """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, given: Any) -> Any:
-        """Move the keys that are not fields into `options`, checked against those that the named one takes."""
-        if not isinstance(given, dict):
-            return given
-        fields = [name for name in cls.model_fields if name != "options"]
-        stated = {key: value for key, value in given.items() if key in fields}
-        options = {key: value for key, value in given.items() if key not in fields}
-        named = given.get(cls.key)
-        record = cls.records.get(named) if isinstance(named, str) else None
-        if record is None:
-            return stated  # the field's own error says more
-        names = [option.name for option in record.options]
-        for key in options:
-            if key not in names:
-                raise PydanticCustomError("unknown", "{key}", {"key": key, "known": [*fields, *names]})
-        try:
-            record.settings(options)
-        except UserError as error:
-            raise _refuse(str(error), kind="refused_key") from None
-        return stated | {"options": options}
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
-        if self.shard and self.shard % self.batch:
-            raise _refuse(f"shard: {self.shard} is not a multiple of batch, {self.batch}", kind="refused_key")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**handler(self), **self.options}
-
-    @property
-    def record(self) -> catalog.Named:
-        """The record of what is named, in its catalog."""
-        return self.records[getattr(self, self.key)]
-
-    @property
-    def called(self) -> str:
-        """How tables call what is named, with these options."""
-        return self.record.called(self.options)
-
-    @property
-    def distinguishing(self) -> dict[str, Any]:
-        """What makes a different number: the options, the weights and which images are answered together."""
-        return {**self.options, "checkpoint": self.checkpoint, "batch": self.batch}
-
-
-class Evaluation(Entry):
-    """One attack on every network of the sweep; the attack's own options stand in the entry beside these fields."""
-
-    key: ClassVar[str] = "attack"
-    records: ClassVar[Mapping[str, catalog.Attack]] = catalog.ATTACKS
-
-    attack: Annotated[str, _known(catalog.find)]
-    """The attack; `rna_ray.attacks.catalog.ATTACKS` lists them with their options."""
-    knowledge: Annotated[tuple[str, ...] | None, BeforeValidator(_knowledge)] = None
-    """What the attacker knows of the defender's draws, one or several: transfer, fixed, resample, eot-K, aggmo-eot-K,
-    enumerate; null is transfer, for arc enumerate."""
-    source: str | None = None
-    """The variant whose network the attack is crafted on (black-box transfer), of the same data and seed; `knowledge`
-    is then about the draws of that network. Null is the network that answers."""
-    draws: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """How many fresh paths the defender answers with; null is 10, under fixed 1; a network of one path always 1."""
-    eval: Literal["eval", "train_frozen"] = "eval"
-    """The network's mode: its running statistics, or those of each test batch."""
-    attack_mode: Literal["eval", "train_frozen"] | None = None
-    """Its mode while the attack is crafted, `eval` being that in which it answers; null is the same."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """What attack and answers compute in; null is as the network was trained. An attack that stops on the border
-    between classes, as DeepFool does, needs fp32: in bf16 classes tie there, and a tie is no robustness."""
-
-    @property
-    def distinguishing(self) -> dict[str, Any]:
-        """What makes a different number: the options, weights, modes, draws and precision."""
-        stated = {name: value for name in ("draws", "precision") if (value := getattr(self, name))}
-        if self.crafting != self.eval:
-            stated["attack_mode"] = self.crafting
-        return {**super().distinguishing, "eval": self.eval, **stated}
-
-    @property
-    def called(self) -> str:
-        """How tables call the attack, with the source where it is crafted on another network."""
-        return super().called + (f" from {self.source}" if self.source is not None else "")
-
-    @model_validator(mode="after")
-    def _looks(self) -> Evaluation:
-        if self.source is not None and not self.record.adaptive:
-            raise _refuse(f"source: {self.attack} looks at no network; leave it out", kind="refused_key")
-        return self
-
-    @property
-    def crafting(self) -> Literal["eval", "train_frozen"]:
-        """The network's mode while the attack is crafted; of no matter to one that does not look at it."""
-        return self.attack_mode if self.attack_mode and self.record.adaptive else self.eval
-
-
-class Probe(Entry):
-    """One measurement on every network of the sweep, or on every pair; its own options stand beside these fields."""
-
-    key: ClassVar[str] = "probe"
-    records: ClassVar[Mapping[str, probes.Probe]] = probes.PROBES
-
-    probe: Annotated[str, _known(probes.find)]
-    """What is measured; `rna_ray.probes.catalog.PROBES` lists the probes with their options."""
-
-
-class Certification(Section):
-    """How often each network answers each class under Gaussian noise: what certified radii follow from."""
-
-    draws: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], _SEVERAL] = (100,)
-    """How many draws bound the class's probability (n), one number or several; each number has fresh draws."""
-    selection: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """How many separate draws choose the class (n0)."""
-    noise_255: Annotated[tuple[Annotated[float, Field(gt=0, le=1275)], ...] | None, _SEVERAL] = None
-    """The standard deviation of the noise in 255ths, one number or several; null is the sweep's own noise_255."""
-    abandon: Literal["none", "misclassified"] = "none"
-    """Which images get no bounding draws and count as abstentions: none, or those whose selection draws choose another
-    class than the label."""
-    examples: Whole | None = None
-    """How many test images, from the first; null is 1,000, or the whole test set where it is smaller."""
-    checkpoint: Literal["last", "best"] = "best"
-    """Which weights: those of the last epoch, or those that were best on the held-out images."""
-    batch: Whole = 1000
-    """The number of noisy images that pass through the network together."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """What the answers are computed in; null is as the network was trained."""
-    shard: Whole | None = None
-    """The number of images in a unit; null is as many tens as 20,000 draws are for."""
-    only: Texts | None = uncounted(None)
-    """The variants that this entry is for; by label, name or any of their axes' values; null is all."""
 
 
 class Share(Section):
@@ -521,14 +286,14 @@ class Share(Section):
     @model_validator(mode="after")
     def _something(self) -> Share:
         if not self.cpu and not self.gpu:
-            raise _refuse("a unit that takes neither CPU nor GPU cannot be placed; give it some of either")
+            raise refusal("a unit that takes neither CPU nor GPU cannot be placed; give it some of either")
         return self
 
     @field_validator("gpu")
     @classmethod
     def _whole_above_one(cls, gpu: float) -> float:
         if gpu > 1 and gpu != int(gpu):
-            raise _refuse(f"{gpu:g} GPUs cannot be given; allowed are fractions of one, and whole numbers")
+            raise refusal(f"{gpu:g} GPUs cannot be given; allowed are fractions of one, and whole numbers")
         return gpu
 
 
@@ -546,7 +311,7 @@ class TrainShare(Share):
     @model_validator(mode="after")
     def _one_a_gpu(self) -> TrainShare:
         if self.workers and self.gpu and self.workers != max(1, int(self.gpu)):
-            raise _refuse(
+            raise refusal(
                 f"workers: {self.workers} do not go with {self.gpu:g} GPU; one worker a GPU is what there is: leave "
                 "workers out",
                 kind="refused_key",

@@ -15,7 +15,7 @@ from typing import Any
 
 from rna_ray.attacks import catalog
 from rna_ray.errors import SweepError, unknown
-from rna_ray.sweep.sections import Evaluation
+from rna_ray.sweep.entries import Evaluation
 
 Entry = dict[str, Any]
 

@@ -12,8 +12,8 @@ from sweep_base import BASE, Planned
 
 from rna_ray.attacks.catalog import ATTACKS, Option
 from rna_ray.probes.catalog import PROBES, Numbers
+from rna_ray.sweep.entries import Certification, Evaluation, Probe
 from rna_ray.sweep.experiment import SweepSpec
-from rna_ray.sweep.sections import Certification, Evaluation, Probe
 
 STABILITY = ("training={objective: natural, noise_255: 20, loss: {name: stability}}",)
 IMPORTED = ("network={import: 'json.decoder:build'}", "training=", "evaluation.0.checkpoint=last")
