@@ -10,6 +10,7 @@ from rna_ray.analysis import audit, captions, papers
 from rna_ray.analysis.cells import PRINTED, Cell, Column
 from rna_ray.analysis.papers import Line
 from rna_ray.analysis.pivot import Given
+from rna_ray.analysis.sheet import Item, audited, failing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +22,10 @@ class Beside:
     """The label of the first variant that it stands before; None where the sweep has none of this method."""
     columns: Mapping[Line, Column]
     """Where its numbers stand; those without a column of ours are not here."""
-    counts: Mapping[Line, audit.Counts]
+    judged: Mapping[Line, Sequence[audit.Judgement]]
     """The checks of its numbers, each compared with the others of the row."""
     mark: str
-    """What stands beside its label."""
+    """The sign beside its label."""
 
 
 def rows(sweep: str, cells: Sequence[Cell]) -> list[Beside]:
@@ -33,33 +34,35 @@ def rows(sweep: str, cells: Sequence[Cell]) -> list[Beside]:
     for cell in cells:
         columns.setdefault(cell.column, []).append(cell)
     variants = list(dict.fromkeys(cell.variant for cell in cells))
-    counts = audit.printed_marks(papers.read(sweep))
+    judged = audit.judge_printed(papers.read(sweep))
     return [
         Beside(
             row=row,
             variant=papers.first(row, variants),
             columns={line: found for line in row.lines if (found := papers.column(line, columns))},
-            counts={line: counts[line] for line in row.lines},
-            mark=f" {captions.GUESSES}" if papers.guesses(row, cells) else "",
+            judged={line: judged[line] for line in row.lines},
+            mark=captions.GUESSES if papers.guesses(row, cells) else "",
         )
         for row in papers.rows(sweep)
     ]
 
 
-def given(printed: Sequence[Beside], *, audited: bool) -> dict[str | None, list[Given]]:
-    """Return the rows for people, by the variant that they stand before; in an audited table with the audit's marks."""
+def given(printed: Sequence[Beside], *, marked: bool) -> dict[str | None, list[Given]]:
+    """Return the rows for people, by the variant that they stand before; `marked`: with the audit's marks."""
     found: dict[str | None, list[Given]] = {}
     for one in printed:
-        texts = {column: _text(line, one.counts if audited else {}) for line, column in one.columns.items()}
-        row = Given(one.row.label + one.mark, texts, audit.total(one.counts.values()))
-        found.setdefault(one.variant, []).append(row)
+        items = {column: _item(line, one.judged[line] if marked else ()) for line, column in one.columns.items()}
+        label = Item(text=one.row.label, mark=one.mark, of=one.row)
+        judgements = [judgement for held in one.judged.values() for judgement in held]
+        found.setdefault(one.variant, []).append(Given(label, items, audited(judgements)))
     return found
 
 
-def _text(line: Line, counts: Mapping[Line, audit.Counts]) -> str:
-    failed = counts.get(line, audit.Counts()).failed
-    text = f"{line.text} ±{line.interval}" if line.interval else line.text
-    return f"{text} {audit.FAILED}" if failed else text
+def _item(line: Line, judged: Sequence[audit.Judgement]) -> Item:
+    return Item(
+        text=line.text, margin=f"±{line.interval}" if line.interval else "", mark=failing(judged), number=line.accuracy,
+        of=line, judged=judged,
+    )  # fmt: skip
 
 
 def unasked(printed: Sequence[Beside]) -> list[str]:
@@ -97,5 +100,5 @@ def _lines(one: Beside) -> Iterator[dict[str, Any]]:
         attack, knowledge, nth = one.columns.get(line, unlike)
         stated = {"variant": one.row.label, "attack": attack, "knowledge": knowledge, "nth": nth, "state": "printed"}
         stated |= {name: getattr(line, name) for name in ("accuracy", "eps_255", "eps_space", "threat", "data")}
-        counts = one.counts[line].columns
+        counts = audit.count(one.judged[line]).columns
         yield {**dict.fromkeys(PRINTED), **stated, "best": False, **counts, "source": "printed"}

@@ -10,7 +10,17 @@ from rna_ray.analysis.cells import BALLS, OF_DRAWS, PIXEL, Cell, Column, length,
 from rna_ray.analysis.papers import Row
 
 MISSING, DIVERGED, GUESSES = "\N{EN DASH}", "†", "‡"
+BEST = (
+    "as trained here, better than every other variant of its column on the same images (95 % paired bootstrap and p, "
+    "Bonferroni-corrected)"
+)
+"""What bold means."""
+_GUESSES = "natural accuracy not above chance{}, or by no more than its interval"
+MEANINGS = {DIVERGED: "training diverged", GUESSES: _GUESSES.format("")}
+"""What the signs beside a label mean."""
 L2, LINF = "\N{SCRIPT SMALL L}₂", "\N{SCRIPT SMALL L}∞"
+_NAMED = 12
+"""The most networks that a caption names."""
 Columns = Mapping[Column, Sequence[Cell]]
 
 _ACCURACY = {
@@ -43,9 +53,7 @@ def accuracy(
         sentences.append(f"Over several paths, standard errors: paths at most {paths}, examples {examples}.")
     sentences += [*_seeds(cells, over_seeds), *_draws(cells)]
     if len({cell.variant for cell in cells if cell.accuracy is not None}) > 1:
-        rule = "as trained here, better than every other variant of its column on the same images"
-        how = "95 % paired bootstrap and p, Bonferroni-corrected"
-        sentences.append(f"Bold: {rule} ({how}){'' if marked else '; here none is'}.")
+        sentences.append(f"Bold: {BEST}{'' if marked else '; here none is'}.")
     return " ".join([*sentences, *_shared(columns, over_seeds), *_notes(cells, columns)])
 
 
@@ -59,11 +67,22 @@ def audit(sweep: str, cells: Sequence[Cell]) -> str:
     )
 
 
+def stopped(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return which networks were stopped early, given the rows of queries/stopped.sql."""
+    seeds = {json.loads(row["axes"]).get("seed") for row in rows}
+    said = []
+    for row in rows[:_NAMED]:
+        seed = f"seed {json.loads(row['axes'])['seed']}, " if len(seeds) > 1 else ""
+        said.append(f"{row['variant']} ({seed}after epoch {row['epoch']})")
+    more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
+    return f"Stopped early, and in no number here: {', '.join([*said, *more])}."
+
+
 def mark(cells: Sequence[Cell]) -> str:
-    """Return what stands beside the label of a row of these cells."""
+    """Return the sign beside the label of a row of these cells."""
     if any(cell.diverged for cell in cells):
-        return f" {DIVERGED}"
-    return f" {GUESSES}" if any(cell.guesses for cell in cells) else ""
+        return DIVERGED
+    return GUESSES if any(cell.guesses for cell in cells) else ""
 
 
 def printed(
@@ -198,9 +217,10 @@ def _shared(columns: Columns, over_seeds: bool = False) -> Iterator[str]:
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
     yield from _mixtures(columns)
     if any(cell.diverged for cell in cells):
-        yield f"{DIVERGED}: training diverged."
+        yield f"{DIVERGED}: {MEANINGS[DIVERGED]}."
     if chances := sorted({f"1/{cell.classes}" for cell in cells if cell.guesses}):
-        yield f"{GUESSES}: natural accuracy not above chance ({', '.join(chances)}), or by no more than its interval."
+        above = _GUESSES.format(f" ({', '.join(chances)})")
+        yield f"{GUESSES}: {above}."
     if missing := sum(cell.missing for held in columns.values() for cell in held):
         yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from importlib.resources import files
 from math import sqrt
 from typing import Any
 
 import duckdb
 
-from rna_ray.analysis.query import answer, reason
+from rna_ray.analysis.query import answer, reason, sentence
 from rna_ray.analysis.statistics import Variance, batch_variance, components, mean_interval, student
 from rna_ray.errors import QueryError
 
@@ -49,6 +50,8 @@ class Cell:
     missing: int
     seeds: int
     diverged: int
+    stopped_early: int
+    """The seeds whose networks the sweep trains no further, and that are in no number here."""
     n: int
     draws: int | None
     natural_accuracy: float | None
@@ -89,6 +92,13 @@ class Cell:
     """The natural accuracy over fresh draws, whatever the answer."""
     classes: int | None = field(repr=False)
     """Of the data; None where the rows are older than this column."""
+    units: tuple[str, ...] = field(repr=False)
+    """The units whose rows it holds."""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether nothing is to come here, as all its networks were stopped early."""
+        return self.state == "stopped early"
 
     @property
     def column(self) -> Column:
@@ -149,16 +159,21 @@ def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequenc
 
     The connection keeps the scores of this sweep under these answers, until it is asked for another's.
     """
+    return list(_ablation(connection, sweep, tuple(answers)))
+
+
+@lru_cache(maxsize=1)  # of one: no more than the connection keeps
+def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[str, ...]) -> tuple[Cell, ...]:
     try:
         connection.execute("SET VARIABLE sweep = $sweep", {"sweep": sweep})
         connection.execute("SET VARIABLE answers = $answers", {"answers": list(answers)})
         connection.execute(sql("scores"))
     except duckdb.Error as error:
-        raise QueryError(reason(error) or f"the scores of sweep {sweep!r} cannot be read: {error}") from error
+        raise QueryError(reason(error) or f"the scores of sweep {sweep!r} cannot be read: {sentence(error)}") from error
     rows = answer(connection, sql("ablation")).to_pylist()
     if not rows:
         raise QueryError(f"sweep {sweep!r} asks for no evaluation, so it has no table; `rna-ray figure` draws probes")
-    return [_cell(**row) for row in rows]
+    return tuple(_cell(**row) for row in rows)
 
 
 def _cell(
@@ -168,6 +183,7 @@ def _cell(
     shared_error: float | None,
     shared_df: float | None,
     batches: list[dict[str, Any]] | None,
+    units: list[str] | None,
     **row: Any,
 ) -> Cell:
     shared, n = row["shared"], row["n"]
@@ -193,7 +209,7 @@ def _cell(
     rounded = {
         name: None if value is None else round(value, 12) for name, value in intervals.items()
     }  # see ablation.sql
-    return Cell(**row, **rounded, paths=paths, alone=alone)
+    return Cell(**row, **rounded, paths=paths, alone=alone, units=tuple(units or ()))
 
 
 def sums(batches: list[dict[str, Any]] | None) -> list[tuple[float, int]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,7 @@ from rna_ray.analysis import captions
 from rna_ray.analysis.cells import sql
 from rna_ray.analysis.papers import PUBLISHED
 from rna_ray.analysis.query import answer
+from rna_ray.analysis.sheet import Item, Sheet
 from rna_ray.analysis.statistics import mean_interval
 from rna_ray.errors import QueryError
 from rna_ray.evaluation.radii import ALPHA, METHODS, certify, largest
@@ -58,6 +60,8 @@ class Certified:
     seeds: int
     missing: int
     """Units of it that the store does not have yet."""
+    units: tuple[str, ...]
+    """Those that it has."""
     examples: NDArray[np.int64]
     right: NDArray[np.bool_]
     """Whether the class that the selection draws chose is the label."""
@@ -138,7 +142,8 @@ def _gathered(
     stated = {name: _one(variant, name, done) for name in ("data", "checkpoint", "noise_255", "draws", "selection",
                                                            "abandon")}  # fmt: skip
     found = answer(connection, sql("certificates"), {"units": [row["unit_id"] for row in done] or [""]})
-    shared = {"variant": variant, "nth": nth, **stated, "missing": len(rows) - len(done)}
+    shared = {"variant": variant, "nth": nth, **stated, "missing": len(rows) - len(done),
+              "units": tuple(row["unit_id"] for row in done)}  # fmt: skip
     shared |= {"seeds": len({row["axes"] for row in done})}
     if not found.num_rows:
         nothing = {method: np.zeros(0) for method in METHODS}
@@ -204,10 +209,10 @@ def printed(sweep: str, data: Iterable[str | None]) -> list[Printed]:
 def radius(text: str) -> float:
     """Return a radius from what was given, 0.5 or 36/255; QueryError for what is no number of at least 0."""
     try:
-        value = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+        value = float(Fraction(text) if "/" in text else text)
+    except (ValueError, ZeroDivisionError, OverflowError):
         value = -1.0
-    if value < 0:
+    if not 0 <= value < math.inf:
         raise QueryError(f"a radius is a number of [0, 1] pixels such as 0.5 or 36/255, not {text!r}")
     return value
 
@@ -215,25 +220,26 @@ def radius(text: str) -> float:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def chosen_radii(sweep: str, found: Sequence[Certified], given: Sequence[str]) -> list[str]:
+def _radii(given: Sequence[str], theirs: Sequence[Printed]) -> list[str]:
     """Return the radii of a sweep's table, ascending: those given, else those printed of it, else RADII."""
-    texts = given or [one.radius for one in printed(sweep, (each.data for each in found))] or RADII
+    texts = given or [one.radius for one in theirs] or RADII
     return sorted(dict.fromkeys(texts), key=radius)
 
 
 def rows(sweep: str, found: Sequence[Certified], given: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the table for programs: a row for each certification, method and radius, then the printed numbers."""
-    texts = chosen_radii(sweep, found, given)
+    theirs = printed(sweep, (each.data for each in found))
+    texts = _radii(given, theirs)
     ours = [
         _row(each, method, text) | {"source": "measured"} for each in found for method in METHODS for text in texts
     ]
     empty = dict.fromkeys(ours[0]) if ours else {}
-    theirs = [
+    printed_rows = [
         empty | {"variant": one.label, "data": one.data, "radius": radius(one.radius), "source": one.source,
                  "natural": _of_percent(one.natural), "certified_as_printed": _of_percent(one.certified)}
-        for one in printed(sweep, (each.data for each in found))
+        for one in theirs
     ]  # fmt: skip
-    return ours + theirs
+    return ours + printed_rows
 
 
 def _of_percent(text: str) -> float:
@@ -262,40 +268,68 @@ def _row(each: Certified, method: str, text: str) -> dict[str, Any]:
     }
 
 
-def grid(sweep: str, found: Sequence[Certified], given: Sequence[str] = ()) -> tuple[list[str], list[list[str]], str]:
-    """Return the table for people: header, rows (printed ones first) and caption."""
-    texts, theirs = chosen_radii(sweep, found, given), printed(sweep, (each.data for each in found))
-    several = len({each.data for each in found}) > 1
-    header = ["variant", *(["data"] if several else []), "σ", "draws", "method", "natural", "abstains", "mean radius",
-              "largest", *(f"{captions.L2} {text}" for text in texts)]  # fmt: skip
+def sheet(sweep: str, found: Sequence[Certified], given: Sequence[str] = ()) -> Sheet:
+    """Return the table for people, printed rows first."""
+    theirs = printed(sweep, (each.data for each in found))
+    texts = _radii(given, theirs)
+    differing = [name for name in ("data", "n") if len({value for each in found if (value := getattr(each, name))}) > 1]
+    header = ["variant", *differing, "σ", "draws", "method", "natural", "abstains", "mean radius", "largest",
+              *(f"{captions.L2} {text}" for text in texts)]  # fmt: skip
     lines = []
     for label, data in dict.fromkeys((one.label, one.data) for one in theirs):
         held = {one.radius: one for one in theirs if (one.label, one.data) == (label, data)}
-        natural = next(iter(held.values())).natural
-        numbers = [f"({held[text].certified})" if text in held else "" for text in texts]
-        lines.append([label, *([data] if several else []), "", "", "", natural, "", "", "", *numbers])
+        first = next(iter(held.values()))
+        blank = Item(text="")
+        numbers = [_printed(f"({held[text].certified})", held[text]) if text in held else blank for text in texts]
+        known = [Item(text=data) if name == "data" else blank for name in differing]
+        lines.append([Item(text=label), *known, *[blank] * 3, _printed(first.natural, first), *[blank] * 3, *numbers])
     for each, method in itertools.product(found, METHODS):
-        known = [each.data or captions.MISSING] if several else []
-        lines.append([each.variant, *known, *_texts(each, method, texts)])
-    return header, lines, " ".join(_caption(sweep, found, theirs))
+        known = [_stated(each, name) for name in differing]
+        lines.append([Item(text=each.variant), *known, *_items(each, method, texts)])
+    return Sheet(header=header, rows=lines, caption=" ".join(_caption(sweep, found, theirs)))
 
 
-def _texts(each: Certified, method: str, radii: Sequence[str]) -> list[str]:
+def _stated(each: Certified, name: str) -> Item:
+    value = getattr(each, name)
+    if not value:
+        return Item(text=captions.MISSING)
+    return Item(text=value) if name == "data" else Item(text=f"{value:,}", number=value)
+
+
+def _printed(text: str, of: Printed) -> Item:
+    return Item(text=text, number=_of_percent(text.strip("()")), of=of)
+
+
+def _items(each: Certified, method: str, radii: Sequence[str]) -> list[Item]:
     abstained, mean, most = each.abstained(method), each.mean_radius(method), each.largest(method)
-    if abstained is None or mean is None or most is None or each.sigma is None:
-        return [*[captions.MISSING] * 2, METHODS[method].about, *[captions.MISSING] * (4 + len(radii))]
-    shares = [each.certified(method, radius(text)) for text in radii]
-    numbers = ["0" if share == _NOTHING else f"{_percent(share)} ({100 * SHARE * share.value:.1f})"
-               for share in shares if share]  # fmt: skip
-    stated = [f"{each.sigma:.3g}", f"{each.draws:,}", METHODS[method].about, _percent(each.natural)]
-    return [*stated, f"{100 * abstained.value:.1f}", f"{mean:.3f}", f"{most:.3f}", *numbers]
+    about = Item(text=METHODS[method].about)
+    if abstained is None or mean is None or most is None or each.sigma is None or each.draws is None:
+        missing = Item(text=captions.MISSING)
+        return [missing, missing, about, *[missing] * (4 + len(radii))]
+    stated = [
+        Item(text=f"{each.sigma:.3g}", number=each.sigma),
+        Item(text=f"{each.draws:,}", number=each.draws),
+        about,
+        _percent(each, each.natural),
+        Item(text=f"{100 * abstained.value:.1f}", number=abstained.value, of=each),
+        Item(text=f"{mean:.3f}", number=mean, of=each),
+        Item(text=f"{most:.3f}", number=most, of=each),
+    ]
+    return stated + [_at(each, each.certified(method, radius(text))) for text in radii]
 
 
-def _percent(share: Share | None) -> str:
+def _at(each: Certified, share: Share | None) -> Item:
+    """Return the accuracy at a radius, in brackets as STN counts."""
+    if share is None or share == _NOTHING:
+        return Item(text="0", number=0.0, of=each)
+    return replace(_percent(each, share), note=f"({100 * SHARE * share.value:.1f})")
+
+
+def _percent(each: Certified, share: Share | None) -> Item:
     if share is None:
-        return captions.MISSING
+        return Item(text=captions.MISSING)
     half = max(share.value - share.low, share.high - share.value)
-    return f"{100 * share.value:.1f} ±{100 * half:.1f}"
+    return Item(text=f"{100 * share.value:.1f}", margin=f"±{100 * half:.1f}", number=share.value, of=each)
 
 
 def _caption(sweep: str, found: Sequence[Certified], theirs: Sequence[Printed]) -> Iterator[str]:

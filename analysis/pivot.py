@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rna_ray.analysis import captions, render
+from rna_ray.analysis import captions
 from rna_ray.analysis.cells import ANSWERS, Cell, Column
+from rna_ray.analysis.sheet import Item
 
 Place = tuple[str, str, Column]  # variant, answer, column
+_NOTHING = Item(text=captions.MISSING)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a cell of the printed table shows."""
+    """What a cell of the printed table shows, and of how many images."""
 
-    text: str
+    item: Item
     n: int
 
 
@@ -25,9 +27,9 @@ class Entry:
 class Given:
     """A row of the printed table without cells of ours: numbers from elsewhere."""
 
-    label: str
-    texts: Mapping[Column, str]
-    audit: str
+    label: Item
+    items: Mapping[Column, Item]
+    audit: Item
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ def lay_out(cells: Sequence[Cell], entries: Mapping[Place, Entry]) -> Layout:
 
 def pivot(
     cells: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, *,
-    audits: Mapping[str, str] | None = None, given: Mapping[str | None, Sequence[Given]] | None = None,
-) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+    audits: Mapping[str, Item] | None = None, given: Mapping[str | None, Sequence[Given]] | None = None,
+) -> tuple[list[str], list[list[Item]]]:  # fmt: skip
     """Return header and rows of the table: variants, their answers where there are several, and columns as planned.
 
-    `audits`, a text for each variant, become the last column. Rows that are `given` stand before the variant they are
+    `audits`, one for each variant, become the last column. Rows that are `given` stand before the variant they are
     given for, those for None at the end.
     """
     several = len({cell.answer for cell in cells}) > 1
@@ -76,10 +78,10 @@ def pivot(
     return header if audits is None else [*header, "audit"], grid
 
 
-def _given(row: Given, layout: Layout, several: bool, audits: object) -> list[str]:
-    texts = [row.texts.get(column, captions.MISSING) for column in layout.columns]
-    blank = [captions.MISSING] * (2 if several else 1)  # the answer and the draws, which tables do not print
-    return [row.label, *blank, *texts, *([] if audits is None else [row.audit])]
+def _given(row: Given, layout: Layout, several: bool, audits: object) -> list[Item]:
+    items = [row.items.get(column, _NOTHING) for column in layout.columns]
+    blank = [_NOTHING] * (2 if several else 1)  # the answer and the draws, which tables do not print
+    return [row.label, *blank, *items, *([] if audits is None else [row.audit])]
 
 
 def _ordered(cells: Sequence[Cell]) -> list[Column]:
@@ -113,15 +115,17 @@ def _label(column: Column, layout: Layout) -> str:
 
 def _row(
     variant: str, answer: str, held: Sequence[Cell], entries: Mapping[Place, Entry], layout: Layout, several: bool
-) -> list[str]:
+) -> list[Item]:
     draws = sorted({cell.draws for cell in held if cell.draws is not None})
-    mark = captions.mark(held)
+    label = Item(text=variant, mark=captions.mark(held))
+    answered = Item(text=", ".join(map(str, draws)) or captions.MISSING, number=max(draws, default=None))
     found = {column: entries.get((variant, answer, column)) for column in layout.columns}
-    texts = [_noted(entry, layout.ns[column]) if entry else captions.MISSING for column, entry in found.items()]
-    return [variant + mark, *([answer] if several else []), ", ".join(map(str, draws)) or captions.MISSING, *texts]
+    items = [_noted(entry, layout.ns[column]) if entry else _NOTHING for column, entry in found.items()]
+    return [label, *([Item(text=answer)] if several else []), answered, *items]
 
 
-def _noted(entry: Entry, n: int | None) -> str:
-    """Return the text with its n where that is not the column's."""
-    text = entry.text + (f" (n={entry.n})" if entry.n not in (n, 0) else "")
-    return render.Bold(text) if isinstance(entry.text, render.Bold) else text
+def _noted(entry: Entry, n: int | None) -> Item:
+    """Return the item with its n where that is not the column's."""
+    if entry.n in (n, 0):
+        return entry.item
+    return replace(entry.item, note=" ".join(filter(None, (entry.item.note, f"(n={entry.n})"))))

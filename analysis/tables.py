@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_type_hints
 
 import duckdb
+import pyarrow as pa
 
 from rna_ray.analysis import audit, beside, captions, certified, query, render
 from rna_ray.analysis.cells import ANSWERS, PRINTED, QUERIES, Cell, ablation, sql
 from rna_ray.analysis.comparisons import Comparison, best, compare
 from rna_ray.analysis.pivot import Entry, Place, lay_out, pivot
+from rna_ray.analysis.sheet import Item, Sheet, audited, failing
 from rna_ray.errors import QueryError, unknown
 
-__all__ = ["ANSWERS", "FORMATS", "Cell", "ablation", "names", "sweeps", "table"]
+__all__ = [
+    "ANSWERS", "FORMATS", "Cell", "ablation", "accuracies", "asked", "certificates", "names", "rows", "sheet", "sweeps",
+    "table",
+]  # fmt: skip
 
-_PARTS = ("ablation", "audit", "certificates", "certifications", "differences", "scores", "trained")
+_PARTS = (
+    "ablation", "audit", "certificates", "certifications", "differences", "promised", "scores", "stopped", "trained",
+)  # fmt: skip
 """Queries that are no table by themselves."""
 _WITHOUT_ROWS = {
     "bound": "no bound probe is in this store yet",
@@ -27,6 +34,11 @@ _WITHOUT_ROWS = {
 """What a query's table says instead of standing empty; in LaTeX as a comment."""
 INTERVALS = ("images", "seeds")
 """Over what the intervals of a table are."""
+_TYPES: Mapping[Any, pa.DataType] = {
+    kind: arrow
+    for plain, arrow in ((str, pa.string()), (bool, pa.bool_()), (int, pa.int64()), (float, pa.float64()))
+    for kind in (plain, plain | None)
+}
 MISSING, MINUS = captions.MISSING, "\N{MINUS SIGN}"
 
 
@@ -39,6 +51,26 @@ def names() -> list[str]:
 def sweeps(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the names of the sweeps that the store knows."""
     return query.answer(connection, "SELECT DISTINCT sweep FROM plans ORDER BY sweep")["sweep"].to_pylist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What is shown of a sweep."""
+
+    answer: str
+    against: str | None
+    interval: str
+    certificates: bool
+    radii: Sequence[str]
+
+    @property
+    def of_attacks(self) -> bool:
+        """Whether anything was chosen that only attacks have."""
+        return self.answer != "expected" or self.against is not None or self.interval != "images"
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return ANSWERS if self.answer == "all" else (self.answer,)
 
 
 def table(
@@ -55,67 +87,147 @@ def table(
     """Return a table as md, latex, csv or json; QueryError for a name that is neither a query nor a sweep.
 
     A sweep gives its variants by its attacks, under one of the ANSWERS or `all`, with intervals over images or over
-    `seeds`, and the audit of each variant; csv and json give the same cells one a row, with all their numbers.
-    `against` a variant, cells are differences to that variant's, on the same examples.
+    `seeds`, and the audit of each variant; csv and json give its `rows`. `against` a variant, cells are differences to
+    that variant's, on the same examples.
 
     Where the sweep certifies, its certified accuracies at the `radii` (in [0, 1] pixels, such as 0.5 or 36/255) stand
-    below, or alone with `certificates`; csv and json are of one kind of rows, these where there are no others.
+    below, or alone with `certificates`.
     """
     if format not in FORMATS:
-        raise QueryError(unknown("format", format, FORMATS))
-    if answer not in (*ANSWERS, "all"):
-        raise QueryError(unknown("answer", answer, (*ANSWERS, "all")))
-    if interval not in INTERVALS:
-        raise QueryError(unknown("interval", interval, INTERVALS))
+        raise QueryError(unknown("format", format, (*FORMATS, "parquet")))  # which are `rows`, and no text
+    choice = _Choice(answer=answer, against=against, interval=interval, certificates=certificates, radii=radii)
+    shown = _shown(connection, name, choice, format)
+    if format in PROGRAMS:
+        return PROGRAMS[format](_rows(connection, name, choice, shown))
+    if shown == "query":
+        return _query_table(connection, name, format)
+    sheets = []
+    if shown != "certified":
+        sheets.append((_attacked if against is None else _against)(connection, name, choice))
+    if shown != "cells":
+        sheets.append(_certified(connection, name, radii))
+    return "\n".join(_text(one, format) for one in sheets)
+
+
+def rows(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    *,
+    answer: str = "expected",
+    against: str | None = None,
+    interval: str = "images",
+    certificates: bool = False,
+    radii: Sequence[str] = (),
+) -> pa.Table:
+    """Return a table for programs: the same cells one a row, at full precision, with all their numbers.
+
+    They are of one kind: attacks, differences, or certified accuracies where there are no others, or `certificates`.
+    """
+    choice = _Choice(answer=answer, against=against, interval=interval, certificates=certificates, radii=radii)
+    return _rows(connection, name, choice, _shown(connection, name, choice, "a table's rows"))
+
+
+_Shown = Literal["query", "cells", "certified", "both"]
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, name: str, choice: _Choice, format: str) -> _Shown:
+    """Return what a table is of; QueryError where it knows no such table, or what was chosen does not go with it."""
+    if choice.answer not in (*ANSWERS, "all"):
+        raise QueryError(unknown("answer", choice.answer, (*ANSWERS, "all")))
+    if choice.interval not in INTERVALS:
+        raise QueryError(unknown("interval", choice.interval, INTERVALS))
     if name in names():
-        if against is not None or answer != "expected" or interval != "images" or certificates or radii:
+        if choice.of_attacks or choice.certificates or choice.radii:
             which = "--answer, --against, --interval, --certified and --radius"
             raise QueryError(f"table {name!r} is a query of its own: {which} are for a sweep's table")
-        return _query_table(connection, name, format)
+        return "query"
     known = sweeps(connection)
     if name not in known:
         raise QueryError(unknown("table", name, [*names(), *known]))
-    found = certified.certified(connection, name)
-    if not found and (certificates or radii):
+    kinds = asked(connection, name)
+    if (choice.certificates or choice.radii) and "certify" not in kinds:
         raise QueryError(f"sweep {name!r} asks for no certification, so --certified and --radius have nothing to show")
-    if certificates or certifies_only(connection, name):
-        return _certified(name, found, format, radii)
-    measured = _ablation(connection, name, format, answer, against, interval)
-    whole = format in ("csv", "json") or against is not None or not found
-    return measured if whole else f"{measured}\n{_certified(name, found, format, radii)}"
+    if choice.certificates or kinds == {"certify"}:
+        if choice.of_attacks:
+            which = "--answer, --against and --interval"
+            raise QueryError(f"{which} are for attacks, and not for certified accuracies alone")
+        return "certified"
+    if "certify" in kinds and format in PEOPLE and choice.against is None:
+        return "both"
+    if choice.radii:
+        shown = "differences" if choice.against is not None else format
+        raise QueryError(f"--radius is for certified accuracies, of which {shown} would show none; add --certified")
+    return "cells"
 
 
-def certifies_only(connection: duckdb.DuckDBPyConnection, sweep: str) -> bool:
-    """Return whether a sweep asks for certifications, and for no evaluation."""
-    asked = "SELECT DISTINCT kind FROM plans WHERE sweep = $sweep AND kind IN ('certify', 'evaluate')"
-    return query.answer(connection, asked, {"sweep": sweep})["kind"].to_pylist() == ["certify"]
+def _rows(connection: duckdb.DuckDBPyConnection, name: str, choice: _Choice, shown: _Shown) -> pa.Table:
+    if shown == "query":
+        return query.answer(connection, sql(name))
+    if shown == "certified":
+        return _arrow(certified.rows(name, certified.certified(connection, name), choice.radii))
+    cells = ablation(connection, name, choice.answers)
+    if choice.against is not None:
+        return _arrow([asdict(one) for one in _compared(connection, name, cells, choice)], Comparison)
+    marked, judged = {_place(cell) for cell in best(connection, cells)}, audit.judge(connection, name)
+    counts = [audit.count(_of(cell, judged)).columns for cell in cells]
+    measured = [
+        _fields(cell) | {"best": _place(cell) in marked} | audits for cell, audits in zip(cells, counts, strict=True)
+    ]
+    return _arrow(beside.inserted(measured, beside.rows(name, cells)), Cell)
 
 
-def _certified(sweep: str, found: Sequence[certified.Certified], format: str, radii: Sequence[str]) -> str:
-    if format in ("csv", "json"):
-        rows = certified.rows(sweep, found, radii)
-        return FORMATS[format](list(rows[0]), rows, "")
-    return FORMATS[format](*certified.grid(sweep, found, radii))
+def _arrow(rows: Sequence[Mapping[str, Any]], kind: type | None = None) -> pa.Table:
+    """Return rows as Arrow; a column of nulls alone has the type of the field of `kind`, where it has one."""
+    hints = get_type_hints(kind) if kind else {}
+    if not rows:
+        return pa.table({name: pa.nulls(0, _TYPES[hints[name]]) for name in hints if hints[name] in _TYPES})
+    found = pa.Table.from_pylist(list(rows))
+    for at, name in enumerate(found.column_names):
+        if pa.types.is_null(found.field(at).type) and hints.get(name) in _TYPES:
+            found = found.set_column(at, name, found.column(at).cast(_TYPES[hints[name]]))
+    return found
 
 
-def _ablation(
-    connection: duckdb.DuckDBPyConnection, name: str, format: str, answer: str, against: str | None, interval: str
-) -> str:
-    cells = ablation(connection, name, ANSWERS if answer == "all" else (answer,))
-    if against is not None:
-        if interval != "images":
-            raise QueryError("differences are paired over the images, so --interval seeds does not go with --against")
-        return _against(connection, name, cells, against, format)
-    marked = {_place(cell) for cell in best(connection, cells)}
-    audited = audit.marks(connection, name)
-    printed = beside.rows(name, cells)
-    if format in ("csv", "json"):
-        measured = [_fields(cell) | {"best": _place(cell) in marked} | _counted(cell, audited) for cell in cells]
-        rows = beside.inserted(measured, printed)
-        return FORMATS[format](list(rows[0]), rows, "")
-    texts = {_place(cell): _accuracy(cell, interval) + _failing(cell, audited) for cell in cells}
-    texts |= {place: render.Bold(texts[place]) for place in marked}
-    entries = {_place(cell): Entry(texts[_place(cell)], cell.n) for cell in cells}
+def _text(sheet: Sheet, format: str) -> str:
+    return PEOPLE[format](sheet.header, sheet.grid, sheet.caption)
+
+
+def asked(connection: duckdb.DuckDBPyConnection, sweep: str) -> set[str]:
+    """Return which kinds of units that tables are made of a sweep asks for: evaluate, certify."""
+    kinds = "SELECT DISTINCT kind FROM plans WHERE sweep = $sweep AND kind IN ('certify', 'evaluate')"
+    return set(query.answer(connection, kinds, {"sweep": sweep})["kind"].to_pylist())
+
+
+def certificates(connection: duckdb.DuckDBPyConnection, sweep: str) -> Sheet:
+    """Return the table of what a sweep certifies, at the radii that are its own."""
+    return _certified(connection, sweep)
+
+
+def _certified(connection: duckdb.DuckDBPyConnection, sweep: str, radii: Sequence[str] = ()) -> Sheet:
+    found = certified.sheet(sweep, certified.certified(connection, sweep), radii)
+    return replace(found, caption=" ".join([found.caption, *_stopped(connection, sweep)]))
+
+
+def accuracies(connection: duckdb.DuckDBPyConnection, sweep: str, judged: audit.Judged) -> Sheet:
+    """Return the table of a sweep over fresh draws; `judged` is what the audit found in it."""
+    return _accuracies(connection, sweep, ablation(connection, sweep), judged)
+
+
+def _attacked(connection: duckdb.DuckDBPyConnection, sweep: str, choice: _Choice) -> Sheet:
+    cells = ablation(connection, sweep, choice.answers)
+    return _accuracies(connection, sweep, cells, audit.judge(connection, sweep), choice.interval)
+
+
+def _accuracies(
+    connection: duckdb.DuckDBPyConnection, name: str, cells: Sequence[Cell], judged: audit.Judged,
+    interval: str = "images",
+) -> Sheet:  # fmt: skip
+    cells = _shown_of(cells)
+    marked, printed = {_place(cell) for cell in best(connection, cells)}, beside.rows(name, cells)
+    entries = {
+        _place(cell): Entry(_accuracy(cell, interval, _of(cell, judged), _place(cell) in marked), cell.n)
+        for cell in cells
+    }
     layout = lay_out(cells, entries)
     over_seeds = interval == "seeds"
     caption = [
@@ -124,36 +236,57 @@ def _ablation(
     if printed:
         trained = query.answer(connection, sql("trained")).to_pylist()
         unasked, unlike = beside.unasked(printed), beside.unlike(printed)
-        caption.append(captions.printed([one.row for one in printed], trained, unasked, unlike, bool(audited)))
+        caption.append(captions.printed([one.row for one in printed], trained, unasked, unlike, bool(judged)))
+    caption += _stopped(connection, name)
     audits = None
-    if audited:
+    if judged:
         caption.append(captions.audit(name, cells))
-        audits = {cell.variant: audit.summed(audited, cell.variant) for cell in cells}
-    header, grid = pivot(cells, entries, layout, audits=audits, given=beside.given(printed, audited=bool(audited)))
-    return FORMATS[format](header, grid, " ".join(caption))
+        audits = _audits(cells, judged)
+    header, rows = pivot(cells, entries, layout, audits=audits, given=beside.given(printed, marked=bool(judged)))
+    return Sheet(header=header, rows=rows, caption=" ".join(caption))
+
+
+def _shown_of(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Return the cells without those of networks that were all stopped early, where there are others."""
+    return [cell for cell in cells if not cell.left_out] or cells
+
+
+def _stopped(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[str]:
+    """Yield what there is to say of networks that were stopped early."""
+    if found := query.answer(connection, sql("stopped"), {"sweep": sweep}).to_pylist():
+        yield captions.stopped(found)
+
+
+def _audits(cells: Sequence[Cell], judged: audit.Judged) -> dict[str, Item]:
+    variants = dict.fromkeys(cell.variant for cell in cells)
+    return {variant: audited(audit.of_variant(judged, variant)) for variant in variants}
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell, name) for name in PRINTED}
 
 
-def _counted(cell: Cell, audited: audit.Marks) -> dict[str, int]:
-    return audited.get((cell.variant, cell.attack, cell.knowledge), audit.Counts()).columns
-
-
-def _failing(cell: Cell, audited: audit.Marks) -> str:
-    return f" {audit.FAILED}" if _counted(cell, audited)["audit_failed"] else ""
+def _of(cell: Cell, judged: audit.Judged) -> Sequence[audit.Judgement]:
+    return judged.get((cell.variant, cell.attack, cell.knowledge), ())
 
 
 def _query_table(connection: duckdb.DuckDBPyConnection, name: str, format: str) -> str:
-    found = query.answer(connection, sql(name))
-    rows = found.to_pylist()
-    if format in ("csv", "json"):
-        return FORMATS[format](found.column_names, rows, "")
-    if not rows and name in _WITHOUT_ROWS:
+    shown = sheet(connection, name)
+    if not shown.rows and name in _WITHOUT_ROWS:
         return f"{'% ' if format == 'latex' else ''}{_WITHOUT_ROWS[name]}\n"
-    grid = [[render.shown(value) for value in row.values()] for row in render.plain_values(rows)]
-    return FORMATS[format](found.column_names, grid, f"{name}: {_opening(sql(name))}")
+    return _text(shown, format)
+
+
+def sheet(connection: duckdb.DuckDBPyConnection, name: str) -> Sheet:
+    """Return the table of a query that ships, over all sweeps of the store; without rows where nothing was measured."""
+    found = query.answer(connection, sql(name))
+    rows = [[_value(value) for value in row.values()] for row in render.plain_values(found.to_pylist())]
+    return Sheet(header=found.column_names, rows=rows, caption=f"{name}: {_opening(sql(name))}")
+
+
+def _value(value: Any) -> Item:
+    counts = isinstance(value, int | float) and not isinstance(value, bool)
+    return Item(text=render.shown(value), number=value if counts else None)
 
 
 def _opening(text: str) -> str:
@@ -162,66 +295,79 @@ def _opening(text: str) -> str:
     return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
-def _against(
-    connection: duckdb.DuckDBPyConnection, sweep: str, cells: Sequence[Cell], against: str, format: str
-) -> str:
-    variants = list(dict.fromkeys(cell.variant for cell in cells))
-    if against not in variants:
-        raise QueryError(unknown(f"variant of sweep {sweep!r}:", against, variants))
-    compared = compare(connection, cells, against)
-    if format in ("csv", "json"):
-        header = [field.name for field in fields(Comparison)]
-        return FORMATS[format](header, [asdict(comparison) for comparison in compared], "")
+def _compared(
+    connection: duckdb.DuckDBPyConnection, sweep: str, cells: Sequence[Cell], choice: _Choice
+) -> list[Comparison]:
+    """Return the differences to the variant that was chosen."""
+    assert choice.against is not None
+    if choice.interval != "images":
+        raise QueryError("differences are paired over the images, so --interval seeds does not go with --against")
+    variants = dict.fromkeys(cell.variant for cell in cells)
+    if choice.against not in variants:
+        raise QueryError(unknown(f"variant of sweep {sweep!r}:", choice.against, variants))
+    return compare(connection, cells, choice.against)
+
+
+def _against(connection: duckdb.DuckDBPyConnection, sweep: str, choice: _Choice) -> Sheet:
+    cells, against = _shown_of(ablation(connection, sweep, choice.answers)), choice.against
+    compared = _compared(connection, sweep, cells, choice)
+    assert against is not None
     others = [cell for cell in cells if cell.variant != against]
     if not others:
         raise QueryError(f"sweep {sweep!r} has no variant but {against!r}, so there is nothing to compare it with")
     entries = {_place(comparison): Entry(_difference(comparison), comparison.n) for comparison in compared}
     layout = lay_out(others, entries)
+    judged = audit.judge(connection, sweep)
     without = any(comparison.mean is None for comparison in compared)
     caption = captions.comparison(sweep, against, cells, layout.columns, layout.n, layout.ball, without)
-    audited = audit.marks(connection, sweep)
-    if not audited:
-        return FORMATS[format](*pivot(others, entries, layout), caption)
-    summed = {variant: audit.summed(audited, variant) for variant in variants}
-    caption = f"{caption} {captions.audit(sweep, cells)}"
-    return FORMATS[format](*pivot(others, entries, layout, audits=summed), caption)
+    caption = " ".join([caption, *_stopped(connection, sweep)])
+    if judged:
+        caption = f"{caption} {captions.audit(sweep, cells)}"
+    header, rows = pivot(others, entries, layout, audits=_audits(others, judged) if judged else None)
+    return Sheet(header=header, rows=rows, caption=caption)
 
 
 def _place(entry: Cell | Comparison) -> Place:
     return entry.variant, entry.answer, (entry.attack, entry.knowledge, entry.nth)
 
 
-def _accuracy(cell: Cell, interval: str) -> str:
+def _accuracy(cell: Cell, interval: str, judged: Sequence[audit.Judgement], bold: bool) -> Item:
     """Return it as in 57.3 ±2.7; of one seed, nothing is known over seeds."""
     low, high = (cell.seed_low, cell.seed_high) if interval == "seeds" else (cell.low, cell.high)
-    if cell.accuracy is None:
-        return MISSING
-    if low is None or high is None:
-        return f"{100 * cell.accuracy:.1f}{_distortion(cell)}"
-    half = max(cell.accuracy - low, high - cell.accuracy)
-    return f"{100 * cell.accuracy:.1f} ±{100 * half:.1f}{_distortion(cell)}"
+    text, margin = MISSING, ""
+    if cell.accuracy is not None:
+        text = f"{100 * cell.accuracy:.1f}"
+        if low is not None and high is not None:
+            margin = f"±{100 * max(cell.accuracy - low, high - cell.accuracy):.1f}"
+    return Item(
+        text=text, margin=margin, note=_distortion(cell), mark=failing(judged), bold=bold, number=cell.accuracy,
+        of=cell, judged=judged,
+    )  # fmt: skip
 
 
 def _distortion(cell: Cell) -> str:
-    if cell.median_l2 is None or cell.median_linf is None:
+    if cell.accuracy is None or cell.median_l2 is None or cell.median_linf is None:
         return ""
-    return f" [{captions.L2} {cell.median_l2:.2f}, {captions.LINF} {cell.median_linf:.2f}]"
+    return f"[{captions.L2} {cell.median_l2:.2f}, {captions.LINF} {cell.median_linf:.2f}]"
 
 
-def _difference(comparison: Comparison) -> str:
+def _difference(comparison: Comparison) -> Item:
     """Return it as in -3.8 ±2.6, p 0.004."""
     mean, low, high, p = comparison.mean, comparison.low, comparison.high, comparison.p
     if mean is None or low is None or high is None or p is None:
-        return MISSING
+        return Item(text=MISSING)
     points = f"{100 * mean:+.1f}".replace("-", MINUS)
     points = points[1:] if points[1:] == "0.0" else points
     chance = f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}".replace("-0", "-")
-    return f"{points} ±{100 * max(mean - low, high - mean):.1f}, p {chance}"
+    margin = f"±{100 * max(mean - low, high - mean):.1f}, p {chance}"
+    return Item(text=points, margin=margin, number=mean, of=comparison)
 
 
-FORMATS: Mapping[str, Callable[[Sequence[str], Any, str], str]] = {
-    "md": render.markdown,
-    "latex": render.latex,
-    "csv": lambda header, rows, _: render.csv_text(header, rows),
-    "json": lambda _, rows, __: render.json_text(rows),
+PEOPLE: Mapping[str, Callable[[Sequence[str], render.Grid, str], str]] = {
+    "md": render.markdown, "latex": render.latex
 }
+PROGRAMS: Mapping[str, Callable[[pa.Table], str]] = {
+    "csv": lambda table: render.csv_text(table.column_names, table.to_pylist()),
+    "json": lambda table: render.json_text(table.to_pylist()),
+}
+FORMATS = (*PEOPLE, *PROGRAMS)

@@ -6,13 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rna_ray.export import load_network
     from rna_ray.networks.randomize import randomize
-    from rna_ray.store import open_store
+    from rna_ray.notebook import open_store
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_store", "randomize"]
+__all__ = ["__version__", "load_network", "open_store", "randomize"]
 
-_LAZY = {"open_store": "rna_ray.store", "randomize": "rna_ray.networks.randomize"}
+_LAZY = {
+    "load_network": "rna_ray.export", "open_store": "rna_ray.notebook", "randomize": "rna_ray.networks.randomize",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -7,11 +7,17 @@
     │   ├── NetworkError      a network of the user's own that cannot be found, built or used
     │   ├── DataError         a data set that is missing, damaged or unknown
     │   ├── StoreError        a store that cannot be opened, read or written
+    │   │   └── DamageError   a file of a store whose bytes are not those that were written
+    │   │   └── UnreachableError  one that does not answer: nothing is wrong with what was asked
     │   ├── CheckpointError   weights that are damaged or do not fit their network
     │   ├── QueryError        SQL or a table name that cannot be answered
     │   ├── FigureError       a figure that is unknown, has no rows yet, or cannot be written
+    │   ├── ReportError       a report that cannot be written
     │   └── ResourceError     CPUs or GPUs that the cluster does not have
+    ├── RunStopped            a run that ended before all was done, and not by the user's wish: exit status 1, resumable
     └── UnitError             a unit that cannot give a result; recorded, the others go on
+        ├── LimitError        a unit that took longer than it may
+        ├── OutOfMemory       a unit that needs more memory than there is
         └── AttackError       an attack that left its ball, or broke its contract
 """
 
@@ -49,6 +55,14 @@ class StoreError(UserError):
     """A store that cannot be opened, read or written."""
 
 
+class DamageError(StoreError):
+    """A file of a store whose bytes are not those that were written."""
+
+
+class UnreachableError(StoreError):
+    """A store that does not answer, however often it is asked; nothing is wrong with the unit that asked."""
+
+
 class CheckpointError(UserError):
     """Weights that are missing, damaged, or do not fit their network."""
 
@@ -61,12 +75,28 @@ class FigureError(UserError):
     """A figure that is unknown, has no rows yet, or cannot be written."""
 
 
+class ReportError(UserError):
+    """A report that cannot be written where it was asked for."""
+
+
 class ResourceError(UserError):
     """CPUs or GPUs asked for that the cluster does not have."""
 
 
+class RunStopped(RnaRayError):
+    """A run that ended before all was done: a full disk, a store that does not answer, a budget that is spent."""
+
+
 class UnitError(RnaRayError):
     """A unit that cannot give a result: recorded as failed, the others go on."""
+
+
+class LimitError(UnitError):
+    """A unit that took longer than its limit."""
+
+
+class OutOfMemory(UnitError):
+    """A unit that needs more memory than there is; says which batch would fit."""
 
 
 class AttackError(UnitError):

@@ -1,24 +1,28 @@
 """The audit: which checks of an honest evaluation each claim of a table passed, failed, or lacks rows for."""
 
+from rna_ray.analysis.audit.checks import Status
 from rna_ray.analysis.audit.findings import (
     FAILED,
     FORMATS,
     NOT_MEASURED,
     PASSED,
+    SIGNS,
     Counts,
     Finding,
-    Marks,
+    Judged,
+    Judgement,
     audit,
-    marks,
-    printed_marks,
+    count,
+    judge,
+    judge_printed,
+    of_variant,
     published,
     show,
-    summed,
     total,
     waiting,
 )
 
 __all__ = [
-    "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "Counts", "Finding", "Marks", "audit", "marks", "printed_marks",
-    "published", "show", "summed", "total", "waiting",
+    "FAILED", "FORMATS", "NOT_MEASURED", "PASSED", "SIGNS", "Counts", "Finding", "Judged", "Judgement", "Status",
+    "audit", "count", "judge", "judge_printed", "of_variant", "published", "show", "total", "waiting",
 ]  # fmt: skip

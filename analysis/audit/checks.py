@@ -62,6 +62,10 @@ class Check(ABC):
     transfers: bool = False
     """Whether it holds too of an attack crafted on another network: a stronger one need not transfer better."""
 
+    def concerns(self, claim: Claim) -> bool:
+        """Return whether it applies to a claim."""
+        return self.applies(claim.setting)
+
     def pairs(self, claim: Claim) -> list[Pair]:
         """Return the comparisons that it may want."""
         return []
@@ -278,6 +282,25 @@ class Unbounded(Check):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promised(Check):
+    """The attack leaves what certificates of the same images promise; appears only where there are some.
+
+    Not under `fixed`: a promise is one for draws that the attacker does not know.
+    """
+
+    def concerns(self, claim: Claim) -> bool:
+        """Return whether the answers were drawn afresh, for each image by itself."""
+        return super().concerns(claim) and not claim.rows.batch
+
+    def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
+        """Return failed where less is left than promised: one of the two counted another network or other noise."""
+        found = evidence.promised(claim.rows)
+        assert found is not None
+        says = f"{_percent(found.x)} are left, certificates of the same images promise at least {_percent(found.y)}"
+        return Verdict(status="failed" if found.below() else "passed", says=says, comparison=found)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gradients(Check):
     """No more than ZERO_GRADIENTS of the examples met a gradient of exactly zero at any step."""
 
@@ -299,6 +322,8 @@ class Observed(Check):
     column: str
     seen: str
     unseen: str
+    optional: bool = False
+    """Whether it does not appear where no one looked: rows of older releases could not."""
 
     def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
         """Return failed where it is true; not measured where no one looked."""
@@ -330,6 +355,22 @@ class Generator(Check):
                 "and other tools' numbers of this network may be replays of one draw",
             )
         return Verdict(status="passed", says="answering drew from no global generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Check):
+    """The network was trained as the sweep asked; appears only where it was not."""
+
+    def concerns(self, claim: Claim) -> bool:
+        """Return whether its batches were made smaller."""
+        return super().concerns(claim) and claim.rows.trained_with is not None
+
+    def judge(self, claim: Claim, evidence: Evidence) -> Verdict:
+        """Return failed: the network is another than the one that was asked for."""
+        assert claim.rows.trained_with is not None
+        batch, asked = claim.rows.trained_with
+        says = f"the network was trained with batches of {batch} images where {asked} were asked for: memory ran out"
+        return Verdict(status="failed", says=says)
 
 
 def _unrecorded(column: str) -> Verdict:
@@ -479,6 +520,11 @@ CHECKS: tuple[Check, ...] = (
         applies=lambda claim: claim.adaptive and claim.eps_255 is None,
         transfers=True,
     ),
+    Promised(
+        name="attack ≥ certified",
+        applies=lambda claim: claim.adaptive and claim.random and claim.knowledge != "fixed",
+        transfers=True,
+    ),
     Gradients(name="gradients are not zero", applies=lambda claim: claim.adaptive and not claim.gradient_free),
     Generator(name="the path's generator is its own", applies=lambda claim: claim.adaptive, transfers=True),
     Observed(
@@ -495,13 +541,23 @@ CHECKS: tuple[Check, ...] = (
         seen="the network took gradients while it answered: an attack that does not go through them is not adaptive",
         unseen="the network took no gradients while it answered",
     ),
+    Observed(
+        name="the weights are the network's",
+        applies=lambda claim: claim.adaptive,
+        column="other_weights",
+        seen="the network was made again since, and its weights are others: evaluate it again",
+        unseen="the weights that answered are those of the network's record",
+        transfers=True,
+        optional=True,
+    ),
+    Trained(name="trained as asked", applies=lambda claim: claim.adaptive, transfers=True),
 )
 
 
 def wanted(claim: Claim) -> list[tuple[Check, list[Pair]]]:
     """Return the checks that apply to a claim, each with the comparisons that it may want."""
     able = (check for check in CHECKS if check.transfers or claim.setting.source is None)
-    return [(check, check.pairs(claim)) for check in able if check.applies(claim.setting)]
+    return [(check, check.pairs(claim)) for check in able if check.concerns(claim)]
 
 
 def judged(claim: Claim, evidence: Evidence) -> Iterator[tuple[Check, Verdict]]:
@@ -509,5 +565,9 @@ def judged(claim: Claim, evidence: Evidence) -> Iterator[tuple[Check, Verdict]]:
     for check, pairs in wanted(claim):
         optional = isinstance(check, Order) and check.needs is None
         if optional and not any(evidence.compare(pair) for pair in pairs):
+            continue
+        if isinstance(check, Promised) and evidence.promised(claim.rows) is None:
+            continue
+        if isinstance(check, Observed) and check.optional and claim.rows.observed.get(check.column) is None:
             continue
         yield check, check.judge(claim, evidence)

@@ -134,6 +134,8 @@ class Rows:
     """The examples that share a path, None where each has its own."""
     attacked_together: bool = False
     """Whether the attack saw the same draws for a batch, though answers are drawn for each example."""
+    trained_with: tuple[int, int] | None = None
+    """The batch that a network was trained with, and the larger one that was asked for, where memory allowed less."""
 
 
 class Pair(NamedTuple):
@@ -201,6 +203,9 @@ class Evidence(Protocol):
 
     def facts(self, rows: Rows) -> Facts:
         """Return what the rows say by themselves."""
+
+    def promised(self, rows: Rows) -> Comparison | None:
+        """Return their accuracy beside what certificates of the same images promise at least; None without any."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from rna_ray.analysis.audit.claims import Claim, Comparison, Facts, Pair, Rows, Setting
 from rna_ray.analysis.cells import sql
 from rna_ray.analysis.query import answer
 from rna_ray.analysis.statistics import Variance, batch_variance
+from rna_ray.evaluation.radii import answered, lower_bound
 
 _TAKEN = ("name", "threat", "eps_space", "eps_255", "step_255", "steps", "restarts", "random_start", "loss")
 _ONE_PATH = ("fixed", "aggmo-fixed", "none")
@@ -20,12 +22,22 @@ _ONE_PATH = ("fixed", "aggmo-fixed", "none")
 # Rows from before noise_255 was recorded hold null there; their evaluations meant something else: never compared.
 _WHERE = ("checkpoint", "data", "eval_mode", "noise_255", "precision")
 # What was observed of a network, and whether one evaluation that saw it is enough or all must have.
-_OBSERVED = {"global_generator": any, "repeats": all, "softmax_output": any, "optimizes": any}
+_OBSERVED = {"global_generator": any, "repeats": all, "softmax_output": any, "optimizes": any, "other_weights": any}
+
+_STEPS = 1000
+"""Promises are rounded down to thousandths, so that few differences are told apart."""
 
 # All evaluations of the networks that the sweep evaluates, whichever sweep asked for them.
 _EVALUATIONS = """
-SELECT evaluations.*, log2_paths
-FROM evaluations LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) AS networks USING (network_id)
+SELECT evaluations.*, log2_paths, trained_batch, trained_batch_asked,
+    weights_sha256 <> CASE checkpoint WHEN 'best' THEN networks.best_sha256 ELSE networks.last_sha256 END
+        OR coalesce(source_sha256 NOT IN (sources.best_sha256, sources.last_sha256), false) AS other_weights
+FROM evaluations LEFT JOIN (
+    SELECT unit_id AS network_id, log2_paths, batch AS trained_batch, batch_asked AS trained_batch_asked,
+        best_sha256, last_sha256
+    FROM trials
+) AS networks USING (network_id)
+LEFT JOIN (SELECT unit_id AS source_id, best_sha256, last_sha256 FROM trials) AS sources USING (source_id)
 WHERE network_id IN (SELECT network_id FROM plans JOIN evaluations USING (unit_id) WHERE sweep = $sweep)
 ORDER BY evaluations.unit_id
 """
@@ -136,6 +148,10 @@ def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], sett
         observed={column: _folded(fold, [row[column] for row in rows]) for column, fold in _OBSERVED.items()},
         batch=max(batches, default=None),
         attacked_together=any(_attacked_together(row) for row in rows),
+        trained_with=min(
+            ((row["trained_batch"], row["trained_batch_asked"]) for row in rows if row["trained_batch_asked"]),
+            default=None,
+        ),
     )
 
 
@@ -161,6 +177,7 @@ class Stored:
         own = sorted({self._set(claim.rows) for claim in claims})
         self._comparisons = self._compared(connection)
         self._facts = self._found(connection, own)
+        self._promises = self._certified(connection, own)
 
     def compare(self, pair: Pair) -> Comparison | None:
         """Return the comparison on the examples that both have on the same network; None where there are none.
@@ -172,6 +189,10 @@ class Stored:
     def facts(self, rows: Rows) -> Facts:
         """Return what a claim's rows say by themselves."""
         return self._facts.get(self._set(rows), Facts())
+
+    def promised(self, rows: Rows) -> Comparison | None:
+        """Return a claim's accuracy beside what certificates of the same images promise; None where there are none."""
+        return self._promises.get(self._set(rows))
 
     def _set(self, rows: Rows) -> int:
         return self._sets.setdefault(rows.units, len(self._sets))
@@ -207,6 +228,24 @@ class Stored:
             return {}
         rows = answer(connection, _FACTS, self._units(own)).to_pylist()
         return {row.pop("set"): Facts(**row) for row in rows}
+
+    def _certified(self, connection: duckdb.DuckDBPyConnection, own: Sequence[int]) -> dict[int, Comparison]:
+        if not own or not (found := answer(connection, sql("promised"), self._units(own))).num_rows:
+            return {}
+        count, n, distance, sigma = (found[name].to_numpy() for name in ("count", "n", "distance", "sigma"))
+        least = np.floor(_STEPS * answered(lower_bound(count, n), distance, sigma)) / _STEPS
+        images: dict[int, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+        sets, examples, left = (found[name].to_pylist() for name in ("set", "example", "attacked"))
+        for at, example, both in zip(sets, examples, zip(left, least.tolist(), strict=True), strict=True):
+            images[at][example].append(both)
+        return {at: _averaged(held.values()) for at, held in images.items()}
+
+
+def _averaged(images: Collection[Sequence[tuple[float, float]]]) -> Comparison:
+    """Return the comparison of (x, y) pairs, several for an image where there are several networks."""
+    means = [np.mean(image, axis=0).tolist() for image in images]
+    x, y = (round(sum(side) / len(means), 12) for side in zip(*means, strict=True))
+    return Comparison(len(means), x, y, dict(Counter(round(x - y, 9) for x, y in means)))
 
 
 def _comparison(rows: Sequence[Mapping[str, Any]], *, shared: bool) -> Comparison | None:

@@ -24,11 +24,17 @@ from rna_ray.errors import QueryError, unknown
 PASSED, FAILED, NOT_MEASURED = "✓", "✗", "?"
 _UNSEEN = "; images of a batch were attacked on the same draws, a chance that is not in the interval"
 _UNSAID = "the paper does not say"
-_SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
+SIGNS: Mapping[Status, str] = {"passed": PASSED, "failed": FAILED, "not measured": NOT_MEASURED}
+"""How a status is written."""
 
 _WAITING = """
-SELECT variant FROM plans LEFT JOIN (SELECT unit_id, true AS has_rows FROM evaluations) USING (unit_id)
-WHERE sweep = $sweep AND kind = 'evaluate'
+WITH halted AS (
+    SELECT list(unit_id) AS networks FROM stops
+    WHERE sweep = $sweep AND unit_id NOT IN (SELECT unit_id FROM trials)
+)
+SELECT variant FROM plans CROSS JOIN halted
+    LEFT JOIN (SELECT unit_id, true AS has_rows FROM evaluations) USING (unit_id)
+WHERE sweep = $sweep AND kind = 'evaluate' AND list_has_any(needs, networks) IS NOT TRUE
 GROUP BY variant HAVING count(has_rows) = 0 ORDER BY min(position)
 """
 
@@ -73,8 +79,23 @@ class Counts(NamedTuple):
         return {f"audit_{status}": count for status, count in self._asdict().items()}
 
 
-Marks = Mapping[tuple[str, str, str], Counts]
-"""Variant, attack and knowledge as asked → the counts of that cell."""
+class Judgement(NamedTuple):
+    """One check of one claim in words, without the numbers of a Finding."""
+
+    attack: str
+    knowledge: str
+    check: str
+    status: Status
+    says: str
+
+    @property
+    def text(self) -> str:
+        """The sentence, as in pgd-20@fixed, fixed ≤ transfer: …."""
+        return _sentence(self.attack, self.knowledge, self.check, self.says)
+
+
+Judged = Mapping[tuple[str, str, str], Sequence[Judgement]]
+"""Variant, attack and knowledge as asked → the checks of that cell; cells without a check are not there."""
 
 
 def audit(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[Finding]:
@@ -97,41 +118,44 @@ def published() -> list[Finding]:
     return [replace(one, says=_UNSAID) if one.status == "not measured" else one for one in found]
 
 
-def marks(connection: duckdb.DuckDBPyConnection, sweep: str) -> Marks:
-    """Return the counts of each cell; cells without a check are not there."""
-    tally: dict[tuple[str, str, str], Counter[Status]] = {}
+def judge(connection: duckdb.DuckDBPyConnection, sweep: str) -> Judged:
+    """Return the judgements of each cell; without findings, whose intervals take much longer."""
+    found: dict[tuple[str, str, str], list[Judgement]] = {}
     made, numbers = _stored(connection, sweep)
     for claim in made:
-        if counted := _judged(claim, numbers):
-            tally.setdefault((claim.variant, claim.attack, claim.knowledge), Counter()).update(counted)
-    return {cell: _counts(counted) for cell, counted in tally.items()}
+        if judgements := _judgements(claim, numbers):
+            found.setdefault((claim.variant, claim.attack, claim.knowledge), []).extend(judgements)
+    return found
 
 
-def printed_marks(lines: Sequence[papers.Line]) -> Mapping[papers.Line, Counts]:
-    """Return the counts of each printed number, compared with the others of its row."""
+def judge_printed(lines: Sequence[papers.Line]) -> Mapping[papers.Line, Sequence[Judgement]]:
+    """Return the judgements of each printed number, compared with the others of its row."""
     made, numbers = printed.claims(lines)
-    return {line: _counts(_judged(claim, numbers)) for line, claim in zip(lines, made, strict=True)}
+    return {line: _judgements(claim, numbers) for line, claim in zip(lines, made, strict=True)}
 
 
-def _judged(claim: Claim, numbers: Evidence) -> Counter[Status]:
-    """Count a claim's verdicts; without findings, whose intervals take much longer."""
-    return Counter(verdict.status for _, verdict in judged(claim, numbers))
+def _judgements(claim: Claim, numbers: Evidence) -> list[Judgement]:
+    return [
+        Judgement(claim.attack, claim.knowledge, check.name, verdict.status, verdict.says)
+        for check, verdict in judged(claim, numbers)
+    ]
 
 
-def summed(marks: Marks, variant: str) -> str:
-    """Return the counts of all of a variant's cells, as in 12 ✓ 1 ✗ 5 ?."""
-    return total(counts for (name, _, _), counts in marks.items() if name == variant)
+def of_variant(judged: Judged, variant: str) -> list[Judgement]:
+    """Return the judgements of all of a variant's cells."""
+    return [one for (name, _, _), held in judged.items() if name == variant for one in held]
 
 
-def total(counted: Iterable[Counts]) -> str:
-    """Return the sum of some counts, as in 12 ✓ 1 ✗ 5 ?."""
-    cells = list(counted)
-    totals = Counts(*(sum(column) for column in zip(*cells, strict=True))) if cells else Counts()
-    return f"{totals.passed} {PASSED} {totals.failed} {FAILED} {totals.not_measured} {NOT_MEASURED}"
+def count(judgements: Iterable[Judgement | Finding]) -> Counts:
+    """Return how many there are of each status."""
+    counted = Counter(one.status for one in judgements)
+    return Counts(*(counted[status] for status in SIGNS))
 
 
-def _counts(counted: Mapping[Status, int]) -> Counts:
-    return Counts(*(counted.get(status, 0) for status in _SIGNS))
+def total(judgements: Iterable[Judgement]) -> str:
+    """Return the counts of some judgements, as in 12 ✓ 1 ✗ 5 ?."""
+    counts = count(judgements)
+    return f"{counts.passed} {PASSED} {counts.failed} {FAILED} {counts.not_measured} {NOT_MEASURED}"
 
 
 def _findings(made: Iterable[Claim], numbers: Evidence) -> list[Finding]:
@@ -188,7 +212,7 @@ def text(findings: Sequence[Finding], *, every: bool = False, waiting: Sequence[
     for variant in dict.fromkeys(found.variant for found in findings):
         held = [found for found in findings if found.variant == variant]
         lines.append(variant)
-        lines += [f"  {_SIGNS[found.status]} {_said(found)}" for found in held if every or found.status == "failed"]
+        lines += [f"  {SIGNS[found.status]} {_said(found)}" for found in held if every or found.status == "failed"]
         lines.append(f"  {_totals(held)}")
     lines += [line for variant in waiting for line in (variant, "  no rows yet")]
     if not every and any(found.status == "not measured" for found in findings):
@@ -197,13 +221,17 @@ def text(findings: Sequence[Finding], *, every: bool = False, waiting: Sequence[
 
 
 def _totals(held: Iterable[Finding]) -> str:
-    counts = _counts(Counter(found.status for found in held))
+    counts = count(held)
     return f"{counts.passed} passed, {counts.failed} failed, {counts.not_measured} not measured"
 
 
 def _said(found: Finding) -> str:
-    label = found.attack if found.knowledge in ("", "none") else f"{found.attack}@{found.knowledge}"
-    return f"{label}, {found.check}: {found.says}{_weight(found)}"
+    return _sentence(found.attack, found.knowledge, found.check, found.says) + _weight(found)
+
+
+def _sentence(attack: str, knowledge: str, check: str, says: str) -> str:
+    label = attack if knowledge in ("", "none") else f"{attack}@{knowledge}"
+    return f"{label}, {check}: {says}"
 
 
 def _weight(found: Finding) -> str:

@@ -25,6 +25,9 @@ class Printed:
         """Return nothing: tables print accuracies alone."""
         return Facts()
 
+    def promised(self, rows: Rows) -> None:
+        """Return None: tables print no counts."""
+
 
 def claims(lines: Sequence[Line]) -> tuple[list[Claim], Printed]:
     """Return a claim for each printed number, to be compared within its own row, and all the numbers."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,13 @@ from rna_ray.analysis.figures import (
     similarity,
     statistics,
     strength,
+    style,
     surface,
     theory,
     transfer,
 )
 from rna_ray.analysis.figures.setting import Setting, setting
-from rna_ray.errors import FigureError, unknown
+from rna_ray.errors import FigureError, QueryError, unknown
 from rna_ray.evaluation.radii import METHODS
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Figure:
     """Whose rows it draws where no other sweep is named; None is the sweep of the figure's own name."""
     rows: bool = True
     """Whether it draws a store's rows; else it is of formulas alone, and no sweep need be there."""
+    against: str | None = None
+    """The column that a line runs along; of a sweep that was not made for it, a line of two points shows nothing."""
 
 
 def _dots(about: str) -> Figure:
@@ -56,11 +59,13 @@ def _dots(about: str) -> Figure:
 
 
 def _series(about: str, against: series.Against) -> Figure:
-    return Figure(about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against))
+    return Figure(
+        about=about, tabulate=partial(series.tabulate, against), draw=partial(series.draw, against), against="x"
+    )  # fmt: skip
 
 
 def _robust(about: str) -> Figure:
-    return Figure(about=about, tabulate=robust.tabulate, draw=robust.draw)
+    return Figure(about=about, tabulate=robust.tabulate, draw=robust.draw, against="x")
 
 
 BOUNDS = ("renyi", "pixeldp")
@@ -144,6 +149,54 @@ ABLATION = _dots("The table of any sweep, as dots with their intervals.")
 CERTIFIED = _certified("The certified accuracies of a sweep that only certifies, by every method.", tuple(METHODS))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with the rows of the sweep that it is drawn of."""
+
+    name: str
+    sweep: str
+    figure: Figure
+    table: pa.Table
+    setting: Setting
+
+    @property
+    def own(self) -> bool:
+        """Whether it is drawn of this sweep where no other is named."""
+        return self.sweep == (self.figure.sweep or self.name)
+
+    def draw(self) -> Picture:
+        """Return the picture; a dollar in a name is a dollar, and begins no formula."""
+        rows = [{name: _literal(value) for name, value in row.items()} for row in self.table.to_pylist()]
+        sharing = tuple(_literal(variant) for variant in self.setting.sharing)
+        return self.figure.draw(rows, replace(self.setting, sharing=sharing, about=_literal(self.setting.about)))
+
+
+def drawings(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[Drawing]:
+    """Yield every figure that the rows of a sweep give, its own first; of those that look alike the first one."""
+    own = {name: figure for name, figure in FIGURES.items() if sweep == (figure.sweep or name)}
+    own = own or {sweep: _of_sweep(connection, sweep)}
+    described, seen = setting(connection, sweep), []
+    for name, figure in {**own, **FIGURES}.items():
+        if not figure.rows or (look := _look(figure)) in seen:
+            continue
+        try:
+            table = figure.tabulate(connection, sweep)
+        except (FigureError, QueryError):  # it asked for other rows, or for such as do not go into one figure
+            continue
+        if table.num_rows and (name in own or figure.against is None or len(table[figure.against].unique()) > 2):
+            seen.append(look)
+            yield Drawing(name=name, sweep=sweep, figure=figure, table=table, setting=described)
+
+
+def _literal(value: Any) -> Any:
+    return value.replace("$", r"\$") if isinstance(value, str) else value
+
+
+def _look(figure: Figure) -> tuple[object, ...]:
+    draw = figure.draw
+    return (draw.func, *draw.args) if isinstance(draw, partial) else (draw,)
+
+
 def names() -> list[str]:
     """Return the figures that ship; the name of a sweep in the store is a figure too."""
     return sorted(FIGURES)
@@ -160,6 +213,18 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
     `sweep` is whose rows are drawn, by default those of the figure's own sweep. The same rows give the same bytes.
     FigureError for a name that is neither a figure nor a sweep, for one without rows, and where nothing can be written.
     """
+    drawing = _drawing(connection, name, sweep)
+    return files.write(folder, name, drawing.table, drawing.draw, drawing.setting.about)
+
+
+def picture(connection: duckdb.DuckDBPyConnection, name: str, sweep: str | None = None) -> Picture:
+    """Return the same figure as Matplotlib's, to look at or to change; its panels are its `axes`."""
+    drawing = _drawing(connection, name, sweep)
+    with style.applied():
+        return drawing.draw()
+
+
+def _drawing(connection: duckdb.DuckDBPyConnection, name: str, sweep: str | None) -> Drawing:
     known = tables.sweeps(connection)
     if name not in FIGURES and name not in known:
         raise FigureError(unknown("figure", name, {*names(), *known}))
@@ -167,9 +232,8 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
     if sweep is not None and sweep not in known:
         raise FigureError(unknown("sweep of this store:", sweep, known))
     if not chosen.rows:
-        formulas = chosen.tabulate(connection, name)
         nothing = Setting(about=chosen.about, missing=0, sharing=(), attacks={})
-        return files.write(folder, name, formulas, lambda: chosen.draw(formulas.to_pylist(), nothing), chosen.about)
+        return Drawing(name=name, sweep=name, figure=chosen, table=chosen.tabulate(connection, name), setting=nothing)
     own = chosen.sweep or name
     of = own if sweep is None else sweep
     table = chosen.tabulate(connection, of) if of in known else None
@@ -178,12 +242,11 @@ def figure(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, sweep
             raise FigureError(f"there are no rows for figure {name} yet: first do its sweep, rna-ray run {_file(of)}")
         wanted = f"it draws what {_file(own)} asks for, once that is done"
         raise FigureError(f"there are no rows for figure {name} in sweep {of!r} yet: {wanted}")
-    described = setting(connection, of)
-    return files.write(folder, name, table, lambda: chosen.draw(table.to_pylist(), described), described.about)
+    return Drawing(name=name, sweep=of, figure=chosen, table=table, setting=setting(connection, of))
 
 
 def _of_sweep(connection: duckdb.DuckDBPyConnection, sweep: str) -> Figure:
-    return CERTIFIED if tables.certifies_only(connection, sweep) else ABLATION
+    return CERTIFIED if tables.asked(connection, sweep) == {"certify"} else ABLATION
 
 
 def _file(sweep: str) -> str:

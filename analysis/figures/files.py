@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rna_ray.analysis import files
 from rna_ray.analysis.figures import style
 from rna_ray.errors import FigureError
 
@@ -28,43 +27,30 @@ def write(folder: Path, name: str, table: pa.Table, draw: Callable[[], Figure], 
     """
     contents = {f"{name}.{suffix}": data for suffix, data in pictures(draw).items()}
     contents[f"{name}.parquet"] = _parquet(table.replace_schema_metadata({"about": about}))
-    temporary = {folder / f".{file}.{uuid.uuid4().hex}.tmp": folder / file for file in contents}
+    paths = {folder / file: data for file, data in contents.items()}
     if folder.exists() and not folder.is_dir():
         raise FigureError(f"cannot write figure {name} to {folder}, which is a file: give a folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, data in zip(temporary, contents.values(), strict=True):
-            path.write_bytes(data)
-        for path, target in temporary.items():
-            os.replace(path, target)
+        files.put(paths)
     except OSError as error:
         raise FigureError(f"cannot write figure {name} to {folder}: {error.strerror or error}") from error
-    finally:
-        _remove(temporary)
-    return list(temporary.values())
+    return list(paths)
 
 
 def pictures(draw: Callable[[], Figure]) -> dict[str, bytes]:
     """Return what `draw` draws as png and svg."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     with style.applied():
-        picture = draw()
-        found = {}
-        for suffix, metadata in {"png": {}, "svg": _WITHOUT_CLOCK}.items():
-            stream = io.BytesIO()
-            picture.savefig(stream, format=suffix, metadata=metadata)
-            found[suffix] = stream.getvalue()
-    return found
+        picture, png, svg = draw(), io.BytesIO(), io.BytesIO()
+        # Not by savefig, which draws each twice, the first time for its layout alone.
+        picture.canvas.print_png(png)
+        picture.set_layout_engine("none")  # the svg has the png's
+        FigureCanvasSVG(picture).print_svg(svg, metadata=_WITHOUT_CLOCK)
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
-
-
-def _remove(paths: dict[Path, Path]) -> None:
-    for path in paths:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:  # the folder is none, or may not be changed: that was said already
-            return

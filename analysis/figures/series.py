@@ -99,6 +99,7 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
         return SCHEMA.empty_table()
     connection.execute(sql("figures/networks"))
     facts = {row["number"]: row for row in query.answer(connection, sql("figures/series")).to_pylist()}
+    cells = [cell for cell in cells if cell.number in facts]  # a network whose row is gone has no norm to tell
     names = short((cell.variant, facts[cell.number]["norm"], facts[cell.number]["training"]) for cell in cells)
     about = {cell.number: facts[cell.number] | {"name": names[cell.variant]} for cell in cells}
     cells = [cell for cell in cells if against.x(cell, about[cell.number]) is not None]

@@ -120,7 +120,7 @@ def called(name: str | None) -> str:
 
 def _listed(rows: Sequence[Mapping[str, Any]], column: str, text: str) -> str:
     values = sorted({row[column] for row in rows})
-    shown = [_PRINTED.get(value, value) if isinstance(value, str) else f"{value:,}" for value in values]
+    shown = [called(value) if isinstance(value, str) else f"{value:,}" for value in values]
     said = text.format(" and ".join(shown)) if shown else ""
     return said.removesuffix("s") if values == [1] else said
 

@@ -9,19 +9,26 @@ WITH trained AS (
     FROM plans JOIN trials USING (unit_id)
     WHERE sweep = getvariable('sweep') AND kind = 'train'
     GROUP BY ALL
+), halted AS (  -- networks that the sweep trains no further: what is left out for that is not missing
+    SELECT list(unit_id) AS networks FROM stops
+    WHERE sweep = getvariable('sweep') AND unit_id NOT IN (SELECT unit_id FROM trials)
 ), cells AS (
     SELECT cell, asked.variant, asked.attack, asked.knowledge, nth,
         min(position) AS position,
         count(DISTINCT axes) FILTER (evaluations.unit_id IS NOT NULL) AS seeds,
         -- A diverged network may well have no answers: that is its result, nothing is missing.
-        count(DISTINCT asked.unit_id) FILTER (evaluations.unit_id IS NULL AND diverged IS NOT TRUE) AS missing,
+        count(DISTINCT asked.unit_id) FILTER (
+            evaluations.unit_id IS NULL AND diverged IS NOT TRUE AND list_has_any(needs, networks) IS NOT TRUE
+        ) AS missing,
+        count(DISTINCT axes) FILTER (list_has_any(needs, networks)) AS stopped_early,
         count(DISTINCT axes) FILTER (diverged) AS diverged,
         max(draws) AS draws, any_value(eps_255) AS eps_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(attack_mode) AS attack_mode, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
         max(batch) FILTER (coalesce(batch_statistics, eval_mode <> 'eval')) AS batch_statistics,
-        bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded
-    FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes)
+        bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded,
+        list(DISTINCT evaluations.unit_id ORDER BY evaluations.unit_id) FILTER (evaluations.unit_id IS NOT NULL) AS units
+    FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes) CROSS JOIN halted
     GROUP BY ALL
 ), by_cell AS (
     -- Rounded, because threads add up in any order: else 0.3505 is 35.0 one time and 35.1 the next.
@@ -58,11 +65,12 @@ WITH trained AS (
     FROM shared_batches GROUP BY ALL
 )
 SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
-    CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing' ELSE 'finished' END AS state,
-    missing, seeds, diverged, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
+    CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing'
+        WHEN seeds = 0 AND stopped_early > 0 THEN 'stopped early' ELSE 'finished' END AS state,
+    missing, seeds, diverged, stopped_early, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
     paths_error, coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
     CASE WHEN unbounded THEN median_l2 END AS median_l2, CASE WHEN unbounded THEN median_linf END AS median_linf,
-    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes
+    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes, units
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)
     LEFT JOIN seed_spread USING (cell, answer)

@@ -15,7 +15,7 @@ CREATE OR REPLACE TEMP MACRO scored(answer, predictions, correct, draws) AS CASE
 -- nth tells apart cells of one variant that were asked for under the same two labels (another ε, say).
 CREATE OR REPLACE TEMP TABLE asked AS
 WITH named AS (
-    SELECT variant, axes, attack, knowledge, source, unit_id, position,
+    SELECT variant, axes, attack, knowledge, source, unit_id, position, needs,
         dense_rank() OVER (PARTITION BY variant, axes, attack, knowledge ORDER BY position) AS nth
     FROM plans
     WHERE sweep = getvariable('sweep') AND kind = 'evaluate'

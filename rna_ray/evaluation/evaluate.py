@@ -97,11 +97,13 @@ def path_sharing(settings: Settings, network: Network, attacked: Network | None 
     """
     if settings["paths"] == "batch" and _random(settings, network):
         return "batch"
-    of = settings.get("source", settings)
-    if not _random(of, attacked or network):
-        return "example"
-    regrouped = catalog.find(settings["attack"]["name"]).library == "pyautoattack"
-    return "attack" if regrouped or of["paths"] == "batch" else "example"
+    return "attack" if _attack_shares(settings, attacked or network) else "example"
+
+
+def _attack_shares(settings: Settings, attacked: Network) -> bool:
+    """Return whether the attack sees one draw a batch of the network that it is crafted on."""
+    of, library = settings.get("source", settings), catalog.find(settings["attack"]["name"]).library
+    return _random(of, attacked) and (library == "pyautoattack" or of["paths"] == "batch")
 
 
 def _random(settings: Settings, network: Network) -> bool:
@@ -140,8 +142,7 @@ def _source(
     settings: Settings, unit_id: str, network: Network, forward: Forward | None, batch: Batch
 ) -> Defence:
     """Return the network that is attacked in the defence's stead; its draws have other names than the defender's."""
-    role, regrouped = settings["source"], catalog.find(settings["attack"]["name"]).library == "pyautoattack"
-    shared = _random(role, network) and (regrouped or role["paths"] == "batch")
+    role, shared = settings["source"], _attack_shares(settings, network)
     passes = Passes(
         network, forward=None if shared else forward, batch=settings["batch"], bf16=role["precision"] == "bf16",
         shared=shared, separate=crafting(settings) == "train_frozen",

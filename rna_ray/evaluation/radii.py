@@ -119,6 +119,17 @@ def cohen_two_sided_radius(p1: ArrayLike, p2: ArrayLike, sigma: ArrayLike) -> An
     return _shyly(above, np.maximum(first - second - rounding, 0) / 2, sigma)
 
 
+def answered(p1: ArrayLike, distance: ArrayLike, sigma: ArrayLike) -> Any:
+    """Return the least probability of one answer at an ℓ2 distance, where its probability at the image is at least p1.
+
+    Φ(Φ⁻¹(p1) - distance / sigma), of any class, certified or not: Φ⁻¹ of a smoothed probability moves by no more (Cohen
+    et al. 2019, Theorem 1; Salman et al. 2019, Lemma 2). ValueError as of `renyi_radius`.
+    """
+    p1, _, sigma = _checked(p1, 0.0, sigma)
+    least = special.ndtr(special.ndtri(p1) - np.asarray(distance, dtype=float) / sigma) * _SHY
+    return _plain(np.asarray(least))
+
+
 def _checked(p1: ArrayLike, p2: ArrayLike, sigma: ArrayLike) -> tuple[Floats, Floats, Floats]:
     first, second, deviation = np.broadcast_arrays(*(np.asarray(given, dtype=float) for given in (p1, p2, sigma)))
     for given in (first, second):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from rna_ray.networks.activation import ACTIVATIONS
 from rna_ray.networks.norms import BatchStatistics, Norm, RobustNorm
 from rna_ray.networks.paths import PathSpace, member_paths, path_space
 from rna_ray.networks.spaces import parse
+
+if TYPE_CHECKING:
+    from rna_ray.networks.randomize import PathSource
 
 
 @final
@@ -26,14 +29,18 @@ class Network(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    path_source: PathSource
+    """What draws its paths where nobody else does: only there once `randomize.draw_paths` gave it one."""
 
     def __init__(
         self, body: nn.Module, paths: PathSpace, *, mean: Sequence[float], std: Sequence[float],
         draws_globally: bool = False, members: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
-        self.members = dict(members or {})
-        self.body, self.paths, self.draws_globally = body, paths, draws_globally
+        self.members: dict[str, tuple[int, ...]] = dict(members or {})
+        self.body: nn.Module = body
+        self.paths: PathSpace = paths
+        self.draws_globally: bool = draws_globally
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

@@ -32,8 +32,9 @@ class PathSource:
     """
 
     def __init__(self, paths: PathSpace, seed: int) -> None:
-        self.paths, self.random = paths, Randomness(f"randomize/{seed}")
-        self.call = 0
+        self.paths: PathSpace = paths
+        self.random: Randomness = Randomness(f"randomize/{seed}")
+        self.call: int = 0
         self.last: torch.Tensor | None = None
         self._following = False
 
@@ -87,10 +88,11 @@ def randomize(model: Model, space: str, *, layer_based: bool = False, seed: int 
         for name, child in list(parent._modules.items()):  # named_children() passes over a layer that is used twice
             if id(child) in swaps:
                 setattr(parent, name, swaps[id(child)])
-    return _attach(model, path_space(parsed, layers, layer_based=layer_based), seed)
+    return draw_paths(model, path_space(parsed, layers, layer_based=layer_based), seed)
 
 
-def _attach(model: Model, paths: PathSpace, seed: int) -> Model:
+def draw_paths(model: Model, paths: PathSpace, seed: int) -> Model:
+    """Let a model with random layers draw one of the paths for each example at each call, as `randomize` says."""
     source = PathSource(paths, seed)
     model.paths, model.path_source = paths, source  # type: ignore[assignment]
     model.register_forward_pre_hook(source.before, with_kwargs=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from rna_ray.errors import ResourceError
 from rna_ray.running.progress import Progress
+from rna_ray.running.stop import Stop
 from rna_ray.running.tasks import Tasks
 from rna_ray.running.work import perform
+from rna_ray.training.fit import Stopped
+
+if TYPE_CHECKING:
+    from rna_ray.running.races import Races
 
 
 def check(tasks: Tasks) -> None:
@@ -20,13 +28,33 @@ def check(tasks: Tasks) -> None:
         )
 
 
-def run(tasks: Tasks, progress: Progress) -> None:
-    """Do every unit in the plan's order; a unit whose network could not be trained or imported is left out."""
-    failed: set[str] = set()
+def run(tasks: Tasks, progress: Progress, stop: Stop, races: Races | None = None) -> None:
+    """Do every unit in the plan's order; a unit whose network could not be made, or was stopped early, is left out.
+
+    Returns before all is done once the run is to stop: after the unit, a training as soon as its state is written.
+    """
+    left_out: set[str] = set()
+
+    def epoch(unit_id: str, row: dict[str, Any]) -> None:
+        progress.epoch(unit_id, row)
+        if races and races.epoch(unit_id, row):
+            raise Stopped("stopped early")
+
     for unit in tasks.units:
-        if failed & set(unit.needs):
+        if stop.asked:
+            return
+        if left_out & set(unit.needs):
             continue
-        done = perform(tasks.job(unit), lambda row, unit=unit: progress.epoch(unit.id, row))
+        progress.begun(unit.id)
+        with stop.gently() if unit.kind == "train" else contextlib.nullcontext():
+            done = perform(tasks.job(unit), lambda row, unit=unit: epoch(unit.id, row))
+        if races and unit.id in races.stopped:
+            progress.stopped_early(unit.id)
+            left_out.add(unit.id)
+            continue
+        if done.state == "stopped":
+            stop.ask(done.error)
+            return
         progress.finished(done)
         if done.state == "failed":
-            failed.add(unit.id)
+            left_out.add(unit.id)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import platform
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
 from rna_ray.data import Dataset, Split
-from rna_ray.errors import CheckpointError, DataError, NetworkError
+from rna_ray.errors import CheckpointError, DamageError, DataError, NetworkError
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.randomness import Randomness
 from rna_ray.running.tasks import Job
-from rna_ray.store import Store, layout, open_store, weights
+from rna_ray.store import Store, layout, open_store, staging, weights
 from rna_ray.training import pretrained
 from rna_ray.training.checkpoint import Checkpoints, load, load_into
 
@@ -36,13 +37,31 @@ COMPILES = 32
 @functools.lru_cache(maxsize=2)
 def dataset(name: str, digest: str, root: str | None, download: bool) -> Dataset:
     """Return a data set; DataError where this machine's files are not those that the unit's id counts."""
-    found = data.load(name, root, download)
-    if (here := data.digest_of(found)) != digest:
+    found, here = _read(name, root, download)
+    if here != digest and root is not None and staging.remote(root):  # this machine's copy of it may be damaged
+        staging.forget(name, root)
+        found, here = _read(name, root, download)
+    if here != digest:
         raise DataError(
             f"the images of {name} on {platform.node()} have digest {here}, this unit was planned on {digest}: "
             f"give every node the same files in {root}"
         )
     return found
+
+
+def _read(name: str, root: str | None, download: bool) -> tuple[Dataset, str]:
+    found = data.load(name, staging.folder(name, root), download)
+    return found, data.digest_of(found)
+
+
+@contextlib.contextmanager
+def importing(sources: Iterable[source.Source]) -> Iterator[None]:
+    """Let the modules of imported networks be found inside the block."""
+    with contextlib.ExitStack() as folders:
+        for lies in sources:
+            if lies.root is not None:
+                folders.enter_context(source.importing(lies.root))
+        yield
 
 
 def training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
@@ -101,16 +120,62 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=NETWORKS_KEPT)
 def trained(
-    store_uri: str, network_id: str, checkpoint: str, device: str, compile: bool, lies: source.Source | None = None
-) -> tuple[Network, Forward]:
-    """Return a network of the store with its weights, their checksum verified, and the same compiled where asked."""
+    store_uri: str, network_id: str, checkpoint: str, sha256: str, device: str, compile: bool,
+    lies: source.Source | None = None,
+) -> tuple[Network, Forward]:  # fmt: skip
+    """Return a network of the store with its weights, their checksum verified, and the same compiled where asked.
+
+    Where the weights are not those of this SHA-256, the network is discarded, so that the next run trains it again.
+    """
     store = open_store(store_uri)
-    trial = store.read_file("trials", network_id).to_pylist()[0]
-    network = built(json.loads(trial["settings"]), network_id, lies)
-    tensors, _ = Checkpoints(store, network_id).read(checkpoint, trial[f"{checkpoint}_sha256"])
-    load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
-    network = network.to(device)
+    settings = json.loads(_trial(store, network_id)["settings"])
+    try:
+        network = loaded(store, settings, network_id, checkpoint, sha256, lies).to(device)
+    except CheckpointError as error:
+        path = layout.weights_file(network_id, checkpoint, sha256)
+        if weights.sha256(store, path) != sha256 and weights_sha256(store, network_id, checkpoint) == sha256:
+            store.discard(network_id, "trials")
+            raise CheckpointError(f"{error}; the next run makes network {network_id} again") from error
+        raise
     return network, compiled(network, compile, torch.device(device))
+
+
+def loaded(
+    store: Store, settings: Mapping[str, Any], network_id: str, checkpoint: str, sha256: str,
+    lies: source.Source | None = None,
+) -> Network:  # fmt: skip
+    """Return a network of the store with its weights; CheckpointError where they are not those of this SHA-256."""
+    network = built(settings, network_id, lies)
+    tensors, _ = Checkpoints(store, network_id).read(checkpoint, sha256)
+    load_into(network, tensors, f"the {checkpoint} checkpoint of unit {network_id}")
+    return network
+
+
+def weights_sha256(store: Store, network_id: str, checkpoint: str) -> str:
+    """Return the SHA-256 of a network's weights, as its record has it now; StoreError where it is not finished."""
+    return _trial(store, network_id)[f"{checkpoint}_sha256"]
+
+
+def _trial(store: Store, network_id: str) -> dict[str, Any]:
+    return store.read_file("trials", network_id).to_pylist()[0]
+
+
+def damaged_weights(store: Store, network_id: str, checkpoint: str) -> str | None:
+    """Return why a network must be made again: its record or its weights are missing, truncated or altered.
+
+    None where they look whole. Raises CheckpointError where they are whole, but of another network: doing it again
+    would not help, and would cost a training that may only have met another release.
+    """
+    try:
+        check_weights(store, network_id, checkpoint)
+    except DamageError as error:
+        return str(error)
+    except CheckpointError as error:
+        sha256 = weights_sha256(store, network_id, checkpoint)
+        if weights.sha256(store, layout.weights_file(network_id, checkpoint, sha256)) == sha256:
+            raise
+        return str(error)
+    return None
 
 
 def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
@@ -118,13 +183,10 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
 
     Looks at the file's header and length alone; whoever loads the weights verifies their checksum too.
     """
-    trial = store.read_file("trials", network_id).to_pylist()[0]
-    record = store.files.full(layout.rows_file("trials", network_id))
+    trial = _trial(store, network_id)
     settings = json.loads(trial["settings"])
-    again = "train" if "training" in settings else "import"
-    redo = f"to {again} it again, delete {record} and repeat the command"
     path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
-    found = weights.shapes(store, path, redo)
+    found = weights.shapes(store, path)
     if "import" in settings["network"]:
         return  # who evaluates it finds out: the user's code runs in no other process
     network = built(settings, network_id)
@@ -133,7 +195,8 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
         key = min({*found.items()} ^ {*expected.items()})[0]
         raise CheckpointError(
             f"the weights {store.files.full(path)} do not fit their network: {key} has shape {found.get(key, 'none')} "
-            f"in the file and {expected.get(key, 'none')} in the network; {redo}"
+            f"in the file and {expected.get(key, 'none')} in the network; to make it again, delete "
+            f"{store.files.full(layout.rows_file('trials', network_id))} and repeat the command"
         )
 
 

@@ -1,162 +1,202 @@
-"""What is going on, and how long it will take: bars on a terminal, a line now and then elsewhere. Writes to stderr."""
+"""The ledger of a run: which units began and ended, how far the trainings are, and from that the time left."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
+import dataclasses
+import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
-from rich.progress import Progress as Bars
-from rich.text import Text
 
+from rna_ray.running.state import Active, Asked, Failure, State, counts, phase
+from rna_ray.running.stop import Stop
 from rna_ray.running.tasks import Done
-from rna_ray.sweep.cost import clock, seconds
+from rna_ray.sweep.forecast import Forecast, Running, Slots, Usual, Work, forecast
 from rna_ray.sweep.status import Status
-from rna_ray.sweep.units import NAMES
+from rna_ray.sweep.units import Kind
 
-LINE_SECONDS = 30.0
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a run knows of its units beside their ids; asked for once, by who first looks, as it takes a moment."""
+
+    asked: Mapping[str, Asked]
+    usual: Mapping[Kind, Usual]
+    """How fast units of each kind are, before this run has done one."""
+
+
+@dataclasses.dataclass
+class _Training:
+    """The epochs of a training, as far as this run saw them end."""
+
+    epoch: int
+    ended: float
+    """When the last one did."""
+    seconds: list[float]
+
+    def pace(self) -> float:
+        """Return the seconds of an epoch: of those but the first, which warms up, where there are others."""
+        later = self.seconds[1:] or self.seconds
+        return sum(later) / len(later)
+
+
+class Listener(Protocol):
+    """Who hears of each event, once the ledger has taken note of it; it must neither raise nor take long."""
+
+    def begun(self, unit_id: str) -> None: ...
+    def epoch(self, unit_id: str, row: Mapping[str, Any]) -> None: ...
+    def finished(self, done: Done) -> None: ...
 
 
 class Progress:
-    """The ledger of a run: which units ended, how far the trials are, and from that the time left.
+    """The ledger of a run. Thread-safe: trials report from Tune's loop, evaluations from the pool's thread."""
 
-    Thread-safe: trials report from Tune's loop, evaluations from the pool's thread.
-    """
-
-    def __init__(self, status: Status, *, slots: int, console: Console) -> None:
-        self.console, self.slots = console, max(slots, 1)
-        self.totals = collections.Counter(unit.kind for unit in status.to_do)
+    def __init__(
+        self, status: Status, *, sweep: str, known: Callable[[], Known], slots: Callable[[], Slots], stop: Stop,
+        console: Console, store: str = "",
+    ) -> None:
+        self.console, self.sweep, self.store, self._stop = console, sweep, store, stop
         self.done: collections.Counter[str] = collections.Counter()
         self.failures: list[Done] = []
+        self.listeners: list[Listener] = []
+        self._status, self._known_of, self._slots = status, known, slots
+        self._before = {unit.id for unit in status.done}
+        self._given_up = {unit.id for unit in status.failed}  # before this run
         self._kinds = {unit.id: unit.kind for unit in status.to_do}
-        self._costs = {unit.id: float(status.costs[unit.id]) for unit in status.to_do}
         self._epochs = {
             unit.id: unit.settings["training"]["epochs"] for unit in status.to_do if unit.kind == "train"
         }
-        self._finished: dict[str, float] = {}  # seconds by id
-        self._partial: dict[str, tuple[float, float]] = {}  # of running trials: fraction done, seconds so far
+        self._early = {unit.id for unit in status.early}
+        self._finished: dict[str, float] = {}  # seconds by id, of failed ones too
+        self._trainings: dict[str, _Training] = {}  # those that run, once one of their epochs has ended
+        self._begun: dict[str, float] = {}  # when, by the ids of the units that run
+        self._held: collections.Counter[str] = collections.Counter()  # seconds by kind, of those that ran
         self._lock, self._started = threading.Lock(), time.monotonic()
+        self._told: dict[str, Any] = {}
 
     # -- events ------------------------------------------------------------------------------------------------------
+
+    def begun(self, unit_id: str) -> None:
+        """Take note of a unit that a process takes up, for the first time or once more."""
+        with self._lock:
+            self._let_go(unit_id)
+            self._trainings.pop(unit_id, None)
+            self._begun[unit_id] = time.monotonic()
+        for listener in self.listeners:
+            listener.begun(unit_id)
+
+    def _let_go(self, unit_id: str) -> None:
+        if (begun := self._begun.pop(unit_id, None)) is not None:
+            self._held[self._kinds[unit_id]] += time.monotonic() - begun
 
     def epoch(self, unit_id: str, row: Mapping[str, Any]) -> None:
         """Take note of an epoch that a trial finished."""
         with self._lock:
-            spent = self._partial.get(unit_id, (0.0, 0.0))[1] + row["seconds"]
-            self._partial[unit_id] = row["epoch"] / self._epochs[unit_id], spent
+            before = self._trainings.get(unit_id)
+            seconds = [*(before.seconds if before else ()), row["seconds"]]
+            self._trainings[unit_id] = _Training(row["epoch"], time.monotonic(), seconds)
+        for listener in self.listeners:
+            listener.epoch(unit_id, row)
 
     def finished(self, done: Done) -> None:
         """Take note of a unit that ended."""
         with self._lock:
-            self._partial.pop(done.unit_id, None)
+            self._let_go(done.unit_id)
+            self._trainings.pop(done.unit_id, None)
             self._finished[done.unit_id] = done.seconds
             self.done[done.kind] += 1
             if done.state == "failed":
                 self.failures.append(done)
+            if done.state == "early":
+                self._early.add(done.unit_id)
+        for listener in self.listeners:
+            listener.finished(done)
+
+    def stopped_early(self, unit_id: str) -> None:
+        """Take note of a training that this sweep goes on with no further."""
+        with self._lock:
+            seconds = time.monotonic() - self._begun.get(unit_id, time.monotonic())
+        self.finished(Done(unit_id=unit_id, kind="train", state="early", seconds=seconds))
+
+    def held(self) -> dict[str, float]:
+        """Return the seconds for which units of each kind have held what they take, those that run now among them."""
+        with self._lock:
+            held, now = collections.Counter(self._held), time.monotonic()
+            for unit_id, begun in self._begun.items():
+                held[self._kinds[unit_id]] += now - begun
+        return dict(held)
 
     @property
     def seconds_computed(self) -> float:
         """The sum of the seconds that the finished units took."""
         return sum(self._finished.values())
 
-    # -- the estimate ------------------------------------------------------------------------------------------------
+    # -- what is seen of it ------------------------------------------------------------------------------------------
 
-    def left(self) -> float:
-        """Return the estimated seconds left: the work left, at the speed so far of its kind, over the slots."""
+    def state(self) -> State:
+        """Return how the sweep stands now, and what is left of this run."""
+        known = self._known
         with self._lock:
-            rates = self._rates()
-            work = sum(
-                self._costs[unit_id] * rates[kind] * (1.0 - self._partial.get(unit_id, (0.0, 0.0))[0])
-                for unit_id, kind in self._kinds.items()
-                if unit_id not in self._finished
-            )
-        return work / self.slots
+            finished, failures, now = dict(self._finished), list(self.failures), time.monotonic()
+            running = {unit_id: self._running(unit_id, now) for unit_id in self._begun}
+            active = [self._active(unit_id, now) for unit_id in self._begun]
+            early = set(self._early)
+        failed = self._given_up.union(done.unit_id for done in failures)
+        done = self._before.union(finished) - failed - early
+        found = self._forecast(known, finished, running, failed | early)
+        where = counts(known.asked, done=done, failed=failed, running=running, early=early)
+        said = State(
+            sweep=self.sweep, store=self.store,
+            counts=where,
+            active=tuple(sorted(active, key=lambda one: -one.seconds)),
+            names={unit_id: known.asked[unit_id].name for unit_id in running},
+            failures=tuple(_failure(known, done) for done in failures),
+            passed=now - self._started, left=found.seconds, share=found.share,
+            phase=phase(where, at_work=True, stopping=self._stop.asked),
+        )
+        self._told = {"active": said.active, "left": said.left, "share": said.share}
+        return said
 
-    def _rates(self) -> dict[str, float]:
-        """Return the seconds a multiply-add took so far, of each kind; the usual ones for kinds not yet seen."""
-        cost: collections.Counter[str] = collections.Counter()
-        spent: collections.Counter[str] = collections.Counter()
-        for unit_id, took in self._finished.items():
-            cost[self._kinds[unit_id]] += self._costs[unit_id]
-            spent[self._kinds[unit_id]] += took
-        for unit_id, (fraction, took) in self._partial.items():
-            cost["train"] += self._costs[unit_id] * fraction
-            spent["train"] += took
-        return {kind: spent[kind] / cost[kind] if cost[kind] else seconds(1.0) for kind in self.totals}
+    def told(self) -> dict[str, Any]:
+        """Return what others may know of the last state that was looked at (`drivers`)."""
+        return self._told
 
-    def line(self) -> str:
-        """Return where things stand, in one line."""
-        parts = [f"{NAMES[kind]} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
-        if self.failures:
-            parts.append(f"{len(self.failures)} failed")
-        with self._lock:
-            running = ", ".join(f"{fraction:.0%}" for fraction, _ in self._partial.values())
-        if running:
-            parts.append(f"in training: {running}")
-        passed = time.monotonic() - self._started
-        return f"{' · '.join(parts)} · {clock(passed)} passed, about {clock(self.left())} left"
+    def _forecast(
+        self, known: Known, finished: Mapping[str, float], running: Mapping[str, Running], given_up: set[str]
+    ) -> Forecast:
+        works = [work for work in self._works if not given_up.intersection((work.id, *work.needs))]
+        return forecast(works, finished=finished, running=running, usual=known.usual, slots=self._slots())
 
-    # -- the display -------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _known(self) -> Known:
+        return self._known_of()
 
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the progress inside the block: live on a terminal, else a line every half minute."""
-        stop = threading.Event()
-        if not self.console.is_terminal:
-            with _ticking(stop, LINE_SECONDS, self._print):
-                yield
-            return
-        with self._bars() as bars, _ticking(stop, 0.2, lambda: self._move(bars)):
-            yield
+    @functools.cached_property
+    def _works(self) -> list[Work]:
+        return [Work.of(unit, self._status.costs[unit.id]) for unit in self._status.to_do]
 
-    def _print(self) -> None:
-        self.console.print(self.line(), highlight=False, soft_wrap=True)
+    def _running(self, unit_id: str, now: float) -> Running:
+        seconds, training = now - self._begun[unit_id], self._trainings.get(unit_id)
+        if training is None:
+            return Running(seconds=seconds)
+        epochs, pace = self._epochs[unit_id], training.pace()
+        under_way = min((now - training.ended) / pace, 1.0) if pace else 0.0
+        return Running(
+            seconds=seconds, fraction=min((training.epoch + under_way) / epochs, 1.0), pace=pace * epochs
+        )  # fmt: skip
 
-    def _bars(self) -> Bars:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Left(self))
-        bars = Bars(*columns, console=self.console, refresh_per_second=4)
-        for kind, total in self.totals.items():
-            bars.add_task(NAMES[kind], total=total)
-        return bars
-
-    def _move(self, bars: Bars) -> None:
-        with self._lock:
-            part = sum(fraction for fraction, _ in self._partial.values())
-        for task, kind in zip(bars.tasks, self.totals, strict=True):
-            bars.update(task.id, completed=self.done[kind] + (part if kind == "train" else 0.0))
+    def _active(self, unit_id: str, now: float) -> Active:
+        training = self._trainings.get(unit_id)
+        return Active(
+            unit=unit_id, seconds=now - self._begun[unit_id], epoch=training.epoch if training else None,
+            epochs=self._epochs.get(unit_id),
+        )  # fmt: skip
 
 
-class _Left(ProgressColumn):
-    """The time left of the whole run, beside its first bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def render(self, task: Task) -> Text:
-        if task.id:
-            return Text(f"{len(self._progress.failures)} failed" if self._progress.failures else "", style="red")
-        return Text(f"about {clock(self._progress.left())} left", style="cyan")
-
-
-@contextlib.contextmanager
-def _ticking(stop: threading.Event, every: float, act: Callable[[], None]) -> Iterator[None]:
-    """Act every so many seconds inside the block, from a thread, and once more as it is left."""
-
-    def tick() -> None:
-        while not stop.wait(every):
-            act()
-
-    thread = threading.Thread(target=tick, name="rna-ray-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        act()
+def _failure(known: Known, done: Done) -> Failure:
+    asked = known.asked[done.unit_id]
+    return Failure(unit=done.unit_id, kind=asked.kind, name=asked.name, error=done.error)

@@ -25,6 +25,7 @@ Do = Callable[[Job, Workers, Report], None]
 """What each worker does; a function of a module, so that a new process finds it."""
 
 _DONE = "done"
+_TURN_SECONDS = 0.5
 _ECHO_SECONDS = 1.0  # for a death to show of which another worker's error may only be the echo
 
 
@@ -46,14 +47,19 @@ def together(do: Do, job: Job, report: Report) -> None:
             process.start()
             sender.close()  # so that the pipe ends with the worker
         for message in _messages(said):
-            report(message)
+            if message is not None:
+                report(message)
 
 
-def _messages(said: dict[Connection, BaseProcess]) -> Iterator[dict[str, Any]]:
-    """Yield what the workers report until all are done; raise the error of the first that has one, or that died."""
+def _messages(said: dict[Connection, BaseProcess]) -> Iterator[dict[str, Any] | None]:
+    """Yield what the workers report until all are done, and None now and then, when the caller may be interrupted.
+
+    Raises the error of the first that has one, or that died.
+    """
     processes = list(said.values())
     while said:
-        for receiver in wait(list(said)):
+        yield None
+        for receiver in wait(list(said), timeout=_TURN_SECONDS):
             assert isinstance(receiver, Connection)
             try:
                 message = receiver.recv()
@@ -84,7 +90,8 @@ def _end(process: BaseProcess) -> None:
 
 def _work(do: Do, job: Job, rank: int, meeting: str, sender: Connection) -> None:
     """Be one worker: what a new process runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a group gets as one, are for who started this process
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, daemon=True).start()
     try:
         workers = join(rank, job.workers, meeting=meeting, kind=job.device)

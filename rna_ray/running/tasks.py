@@ -37,6 +37,16 @@ class Job:
     """How many processes train the network together."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     """Where its networks come from that were imported or have given weights, by the ids of their units."""
+    driver: str | None = None
+    """The id of the driver that wants it done, if anyone looks."""
+    checkpoint_seconds: float = 600.0
+    """How often a training writes its state within an epoch."""
+    limit: float | None = None
+    """The seconds that it may take."""
+    smaller_batches: bool = False
+    """Whether it may be done with a smaller batch, where it runs out of memory."""
+    batch: int | None = None
+    """That smaller batch, once it is known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +55,12 @@ class Done:
 
     unit_id: str
     kind: str
-    state: Literal["done", "failed"]
+    state: Literal["done", "failed", "stopped", "early"]
+    """Stopped is no result and no failed attempt: the unit is to do still, a training from where it was. Early is a
+    training that this sweep goes on with no further."""
     seconds: float
     error: str = ""
+    """Why it failed or stopped."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +74,22 @@ class Tasks:
     attempts: Mapping[str, int]
     """Failed attempts so far, by unit id."""
     code: Code = Code()
+    priorities: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """How urgent each unit is, by id."""
+    driver: str | None = None
+    """The id of the driver that does them."""
 
     @classmethod
-    def of(cls, status: Status, *, store: str, where: Where, attempts: Mapping[str, int], code: Code) -> Tasks:
+    def of(
+        cls, status: Status, *, store: str, where: Where, attempts: Mapping[str, int], code: Code,
+        driver: str | None = None,
+    ) -> Tasks:
         """Return what a status leaves to do."""
-        return cls(units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts, code=code)
+        return cls(
+            units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts, code=code,
+            priorities=status.priorities,
+            driver=driver,
+        )
 
     @property
     def kinds(self) -> set[Kind]:
@@ -99,4 +123,8 @@ class Tasks:
             code=self.code,
             workers=workers,
             sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},
+            driver=self.driver,
+            checkpoint_seconds=self.where.train.checkpoint,
+            limit=share.limit,
+            smaller_batches=share.smaller_batches,
         )

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import math
 import platform
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
+from rna_ray.errors import OutOfMemory, StoreError
 from rna_ray.evaluation.certify import certify
-from rna_ray.evaluation.evaluate import evaluate
+from rna_ray.evaluation.evaluate import evaluate, path_sharing
 from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network
 from rna_ray.probes.probe import probe
-from rna_ray.running import inputs, spawn
+from rna_ray.running import inputs, memory, spawn
+from rna_ray.running.faults import outside, sentence
 from rna_ray.running.provenance import Started, provenance
 from rna_ray.running.tasks import Done, Job
+from rna_ray.running.watch import GRACE_SECONDS, Watch, check_in, watching
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import RECORDS, from_rows
 from rna_ray.sweep.units import Unit, canonical
 from rna_ray.training.checkpoint import Checkpoints
-from rna_ray.training.fit import Fitted, Report, fit
+from rna_ray.training.fit import Fitted, Report, Stopped, fit, try_batch
 from rna_ray.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
@@ -37,22 +43,153 @@ log = logging.getLogger(__name__)
 def perform(job: Job, report: Report = lambda row: None) -> Done:
     """Do a unit and commit its rows; an error is recorded in the store as a failure and does not leave this function.
 
-    A unit that the store holds already is left alone. `report` gets each epoch's row of a training.
+    A unit that the store holds already is left alone, and so is one whose process left because its time was up. What
+    the driver does not want any more, and what is not the unit's fault, stops it. `report` gets each epoch's row of a
+    training.
     """
-    unit, store, started = job.unit, open_store(job.store), time.perf_counter()
+    started = time.perf_counter()
     try:
-        if not store.is_done(unit.id, RECORDS[unit.kind]):
-            _settle(job)
-            with contextlib.ExitStack() as folders:
-                for lies in job.sources.values():
-                    if lies.root is not None:
-                        folders.enter_context(source.importing(lies.root))
-                _DO[unit.kind](job, store, report)
-    except Exception as error:
-        _record_failure(store, job, error)
-        seconds = time.perf_counter() - started
-        return Done(unit_id=unit.id, kind=unit.kind, state="failed", seconds=seconds, error=sentence(error))
-    return Done(unit_id=unit.id, kind=unit.kind, state="done", seconds=time.perf_counter() - started)
+        state, why = _performed(job, report)
+    except StoreError as error:  # it does not answer, or cannot even take the failure
+        state, why = "stopped", str(error)
+    return Done(
+        unit_id=job.unit.id, kind=job.unit.kind, state=state, seconds=time.perf_counter() - started, error=why
+    )
+
+
+def _performed(job: Job, report: Report) -> tuple[Literal["done", "failed", "stopped"], str]:
+    """Return how a unit ended, and why; StoreError where this machine cannot use the store."""
+    store, unit = open_store(job.store), job.unit
+    if why := check_in(job, store):
+        return "stopped", why
+    if why := store.failed(unit.id, job.attempt):
+        return "failed", why
+    done = store.is_done(unit.id, RECORDS[unit.kind])
+    while not done:
+        try:
+            _do(job, store, report)
+            done = True
+        except Stopped as stopped:
+            return "stopped", str(stopped)
+        except Exception as error:
+            if why := outside(error):
+                log.warning("unit %s stopped: %s", unit.id, why)
+                return "stopped", why
+            failure: Exception = error
+            if memory.exhausted(error):
+                failure, smaller = _out_of_memory(job, error)
+                if smaller:
+                    job = dataclasses.replace(job, batch=smaller)
+                    continue
+            _record_failure(store, job, failure)
+            return "failed", sentence(failure)
+    return "done", ""
+
+
+def _do(job: Job, store: Store, report: Report) -> None:
+    """Do a unit, watched over."""
+    _settle(job)
+    alone = job.unit.kind == "train" and job.workers == 1
+    # Several workers watch over themselves; they come first, as they know where they were.
+    limit = None if job.limit is None else job.limit + (GRACE_SECONDS if job.workers > 1 else 0.0)
+    with watching(job, store, looks=alone, limit=limit) as watch, inputs.importing(job.sources.values()):
+        _DO[job.unit.kind](job, store, report, watch)
+
+
+def _out_of_memory(job: Job, error: Exception) -> tuple[Exception, int | None]:
+    """Return the failure of a unit that ran out of memory, and the smaller batch to do it with, if it may be.
+
+    The batch that fits is measured: here, on this unit's own network and images.
+    """
+    kind, settings = job.unit.kind, job.unit.settings
+    asked, device = memory.asked(error), torch.device(job.device)
+    memory.release(error)
+    there = memory.there_is(device)
+    said = f"out of memory: {asked}; there was {there}"
+    attempt = _ATTEMPTS.get(kind)
+    if attempt is None:
+        return _failed(said, error), None
+    batch = job.batch or (settings["training"] if kind == "train" else settings)["batch"]
+    with inputs.importing(job.sources.values()):
+        fits = memory.fitting(batch, functools.partial(attempt, job))
+    said = f"out of memory with a batch of {batch}: {asked}; there was {there}"
+    section, key = ("train", "training.batch") if kind == "train" else ("evaluate", "batch")
+    if fits is None and memory.unsure(error):
+        return error, None
+    if fits is None:
+        return _failed(f"{said}; no smaller batch fits", error), None
+    said += f"; a batch of {fits} fits: write {key}: {fits}"
+    if not _may_shrink(job):
+        return _failed(f"{said} (its batch counts, so it is not made smaller by itself)", error), None
+    if not job.smaller_batches:
+        return _failed(f"{said}, or resources.{section}.smaller_batches: true", error), None
+    log.warning("unit %s is done with a batch of %s instead of %s", job.unit.id, fits, batch)
+    return _failed(said, error), fits
+
+
+def _failed(said: str, error: Exception) -> OutOfMemory:
+    failure = OutOfMemory(said)
+    failure.__cause__ = error
+    return failure
+
+
+def _try_training(job: Job, batch: int) -> None:
+    settings, device = _with_batch(job.unit.settings, batch), torch.device(job.device)
+    train, held_out = inputs.training_images(settings["data"], job)
+    network = inputs.initial(job).to(device)
+    forward = inputs.compiled(network, settings["compile"], device)
+    try_batch(settings, network, train, held_out, device=device, forward=forward, count=job.workers)
+
+
+def _try_evaluation(job: Job, batch: int) -> None:
+    settings, device = job.unit.settings, torch.device(job.device)
+    start = settings["examples"][0]
+    few = {**settings, "batch": batch, "examples": (start, min(start + batch, settings["examples"][1]))}
+    network, forward, _ = _subject(job, {**settings, "id": settings["network"]})
+    attacked = _subject(job, settings["source"])[:2] if "source" in settings else None
+    evaluate(few, job.unit.id, network, inputs.test_images(job), device=device, forward=forward, source=attacked)
+
+
+def _try_certification(job: Job, batch: int) -> None:
+    settings, device = job.unit.settings, torch.device(job.device)
+    start = settings["examples"][0]
+    few = {**settings, "batch": batch, "examples": (start, start + 1), "selection": batch, "draws": 1}
+    network, forward, _ = _subject(job, {**settings, "id": settings["network"]})
+    certify(few, network, inputs.test_images(job), device=device, forward=forward)
+
+
+_ATTEMPTS: Mapping[str, Callable[[Job, int], None]] = {
+    "train": _try_training, "evaluate": _try_evaluation, "certify": _try_certification,
+}
+"""What shows whether a batch of a unit fits: one such batch, done for nothing."""
+
+
+def _may_shrink(job: Job) -> bool:
+    """Return whether a smaller batch leaves the meaning of a unit as it is, or is a training, whose rows then say so.
+
+    It does not where examples of a batch hang together: by its statistics, by a path that they share, or in what the
+    user's own code makes of them.
+    """
+    settings = job.unit.settings
+    if job.unit.kind != "evaluate":
+        return True
+    network, *_ = _subject(job, {**settings, "id": settings["network"]})
+    attacked = _subject(job, settings["source"])[0] if "source" in settings else None
+    if settings["eval"] != "eval" or "attack_mode" in settings or job.sources:
+        return False
+    return path_sharing(settings, network, attacked) == "example" and not any(
+        one is not None and one.batch_dependent for one in (network, attacked)
+    )
+
+
+def _with_batch(settings: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
+    """Return the settings of a unit with another batch, if one is given."""
+    if batch is None:
+        return dict(settings)
+    if "training" not in settings:
+        return {**settings, "batch": batch}
+    training = settings["training"]
+    return {**settings, "training": {**training, "batch": batch, "batch_asked": training["batch"]}}
 
 
 def _settle(job: Job) -> None:
@@ -64,11 +201,6 @@ def _settle(job: Job) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def sentence(error: BaseException) -> str:
-    """Return an error's type and first line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
 def _record_failure(store: Store, job: Job, error: Exception) -> None:
     log.warning("unit %s failed: %s", job.unit.id, sentence(error))
     store.fail(
@@ -77,9 +209,9 @@ def _record_failure(store: Store, job: Job, error: Exception) -> None:
     )
 
 
-def _train(job: Job, store: Store, report: Report) -> None:
+def _train(job: Job, store: Store, report: Report, watch: Watch) -> None:
     if job.workers == 1:
-        _train_as(job, ALONE, report)
+        _train_as(job, ALONE, report, watch)
     else:
         spawn.together(train_together, job, report)
 
@@ -87,20 +219,30 @@ def _train(job: Job, store: Store, report: Report) -> None:
 def train_together(job: Job, workers: Workers, report: Report) -> None:
     """Train a unit as one of several workers, in a process of its own."""
     _settle(job)
-    _train_as(job, workers, report)
+    try:
+        with watching(job, open_store(job.store), looks=workers.first, limit=job.limit, last=False) as watch:
+            _train_as(job, workers, report, watch)
+    except Stopped:
+        if not workers.first:  # which says why, and is heard to the end
+            threading.Event().wait()
+        raise
 
 
-def _train_as(job: Job, workers: Workers, report: Report) -> None:
+def _train_as(job: Job, workers: Workers, report: Report, watch: Watch) -> None:
     """Train a unit's network; the first worker commits its rows."""
-    settings, started = job.unit.settings, Started.now()
+    settings, started = _with_batch(job.unit.settings, job.batch), Started.now()
     store, device = open_store(job.store), workers.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
     forward = inputs.compiled(network, settings["compile"], device)
-    checkpoints = Checkpoints(store, job.unit.id)
-    fitted = fit(
-        settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report, workers=workers
-    )
+    checkpoints = Checkpoints(store, job.unit.id, job.code.commit)
+    try:
+        fitted = fit(
+            settings, network, train, held_out, checkpoints, device=device, forward=forward, report=report,
+            workers=workers, checkpoint_seconds=job.checkpoint_seconds, stop=watch.asked,
+        )
+    except Stopped:
+        raise Stopped(watch.reason) from None
     if not workers.first:
         return
     made = provenance(
@@ -108,11 +250,20 @@ def _train_as(job: Job, workers: Workers, report: Report) -> None:
         kernel=_kernel(network, settings["network"]["paths"]) if workers.count == 1 else "mixture",
     )
     rows = [{"unit_id": job.unit.id, **row} for row in fitted.epochs]
-    trial = _trial(job.unit, network, fitted) | made
+    trial = _trial(job.unit, network, fitted) | made | _earlier(made, checkpoints)
+    if job.batch:
+        trial |= {"batch": job.batch, "batch_asked": job.unit.settings["training"]["batch"]}
     store.commit(
         job.unit.id, {"epochs": from_rows("epochs", rows), "trials": from_rows("trials", [trial])}, record="trials"
     )
     checkpoints.drop_resume()
+
+
+def _earlier(made: Mapping[str, Any], checkpoints: Checkpoints) -> dict[str, Any]:
+    """Return which other code trained epochs of a network that was resumed."""
+    mine = {"rna_ray": made["rna_ray"], "commit": made["commit"]}
+    earlier = [one for one in checkpoints.made_by() if one != mine]
+    return {"earlier_code": canonical(earlier) if earlier else None}
 
 
 def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
@@ -150,7 +301,7 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _import(job: Job, store: Store, report: Report) -> None:
+def _import(job: Job, store: Store, report: Report, watch: Watch) -> None:
     """Take a network that was trained elsewhere into the store, once it has shown that it can be evaluated."""
     settings, started, given = job.unit.settings, Started.now(), job.unit.settings["network"]
     device, info = torch.device(job.device), data.info(settings["data"]["name"])
@@ -193,13 +344,15 @@ def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
     }
 
 
-def _evaluate(job: Job, store: Store, report: Report) -> None:
-    settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
-    network, forward = _subject(job, {**settings, "id": settings["network"]})
+def _evaluate(job: Job, store: Store, report: Report, watch: Watch) -> None:
+    settings, started = _with_batch(job.unit.settings, job.batch), Started.now()
+    device = torch.device(job.device)
+    network, forward, sha256 = _subject(job, {**settings, "id": settings["network"]})
     attacked = _subject(job, settings["source"]) if "source" in settings else None
     found = evaluate(
-        settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward, source=attacked
-    )
+        settings, job.unit.id, network, inputs.test_images(job), device=device, forward=forward,
+        source=attacked and attacked[:2],
+    )  # fmt: skip
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     said = {"attack": settings["attack"]["name"], "knowledge": settings["knowledge"], "draws": settings["draws"]}
     columns = found.columns
@@ -211,11 +364,14 @@ def _evaluate(job: Job, store: Store, report: Report) -> None:
         **said,
         "source_id": settings["source"]["id"] if attacked else None,
         **_knew(settings),
+        "batch_asked": job.unit.settings["batch"] if job.batch else None,
         **vars(found.behaviour),
         "flags": canonical(found.notes) if found.notes else None,
         "path_sharing": found.path_sharing,
         "batch_statistics": found.batch_statistics,
-        "settings": canonical(settings),
+        "weights_sha256": sha256,
+        "source_sha256": attacked[2] if attacked else None,
+        "settings": canonical(job.unit.settings),
         **provenance(
             job, started, device=device, precision=settings["precision"], compiled=forward is not network,
             kernel=_kernel(network, settings["paths"]),
@@ -247,10 +403,10 @@ def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _probe(job: Job, store: Store, report: Report) -> None:
+def _probe(job: Job, store: Store, report: Report, watch: Watch) -> None:
     settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
     roles = [settings[role] for role in ("source", "network") if role in settings]
-    networks, forwards = zip(*(_subject(job, role) for role in roles), strict=True)
+    networks, forwards, sha256s = zip(*(_subject(job, role) for role in roles), strict=True)
     found = probe(settings, networks, inputs.test_images(job), device=device, forwards=forwards)
     answers, attack = settings["network"], settings["attack"]
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": answers["id"]}
@@ -268,6 +424,8 @@ def _probe(job: Job, store: Store, report: Report) -> None:
         "threat": attack["threat"] if attack else None,
         "start": settings["examples"][0],
         "stop": settings["examples"][1],
+        "weights_sha256": sha256s[-1],
+        "source_sha256": sha256s[0] if len(roles) == 2 else None,
         "settings": canonical(settings),
         **provenance(
             job, started, device=device, precision=answers["precision"],
@@ -281,19 +439,22 @@ def _probe(job: Job, store: Store, report: Report) -> None:
     store.commit(job.unit.id, {**views, "probes": from_rows("probes", [record])}, record="probes")
 
 
-def _certify(job: Job, store: Store, report: Report) -> None:
-    settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
-    network, forward = _subject(job, {**settings, "id": settings["network"]})
+def _certify(job: Job, store: Store, report: Report, watch: Watch) -> None:
+    settings, started = _with_batch(job.unit.settings, job.batch), Started.now()
+    device = torch.device(job.device)
+    network, forward, sha256 = _subject(job, {**settings, "id": settings["network"]})
     found = certify(settings, network, inputs.test_images(job), device=device, forward=forward)
     shared = {"unit_id": job.unit.id, "evaluation": settings["evaluation"], "network_id": settings["network"]}
     record = {
         **shared,
         **{name: settings[name] for name in ("checkpoint", "noise_255", "draws", "selection", "abandon", "batch")},
+        "batch_asked": job.unit.settings["batch"] if job.batch else None,
         "data": settings["data"]["name"],
         "classes": data.info(settings["data"]["name"]).classes,
         "start": settings["examples"][0],
         "stop": settings["examples"][1],
-        "settings": canonical(settings),
+        "weights_sha256": sha256,
+        "settings": canonical(job.unit.settings),
         **provenance(
             job, started, device=device, precision=settings["precision"], compiled=forward is not network,
             kernel=_kernel(network, "example"),
@@ -304,14 +465,19 @@ def _certify(job: Job, store: Store, report: Report) -> None:
     store.commit(job.unit.id, views, record="certifications")
 
 
-def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward]:
-    """Return one network of a unit; of two imported ones, each finds the modules of its own folder first."""
+def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
+    """Return one network of a unit, with the SHA-256 of its weights.
+
+    Of two imported ones, each finds the modules of its own folder first.
+    """
     lies = job.sources.get(role["id"])
+    sha256 = inputs.weights_sha256(open_store(job.store), role["id"], role["checkpoint"])
     with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
-        return inputs.trained(job.store, role["id"], role["checkpoint"], job.device, role["compile"], lies)
+        one = (job.store, role["id"], role["checkpoint"], sha256, job.device, role["compile"], lies)
+        return *inputs.trained(*one), sha256
 
 
-_DO: Mapping[str, Callable[[Job, Store, Report], None]] = {
+_DO: Mapping[str, Callable[[Job, Store, Report, Watch], None]] = {
     "train": _train, "import": _import, "evaluate": _evaluate, "probe": _probe,
     "certify": _certify,
 }

@@ -9,37 +9,41 @@ import pyarrow as pa
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, SCHEMAS
 
-IGNORED = ("seconds", "images_per_second", "attempt", "host", "started_at", "commit", "dirty")
+IGNORED = ("seconds", "images_per_second", "attempt", "host", "started_at", "commit", "dirty", "earlier_code")
 """Columns that say how a unit happened to run, not what came out."""
 
 _KEYS = ("unit_id", "epoch", "example")
 _BITS = {pa.float32(): pa.int32(), pa.float64(): pa.int64()}
 
 
-def differences(a: Store, b: Store, ignore: Iterable[str] = IGNORED) -> list[str]:
+def differences(a: Store, b: Store, ignore: Iterable[str] = IGNORED, *, shared: bool = False) -> list[str]:
     """Return what differs between the results in two stores, one line for each unit and column; empty when identical.
 
-    Floats are compared by their bits, so NaN equals the same NaN and 0.0 differs from -0.0. Plans and failures, which
-    tell of intents and accidents, are left out.
+    Floats are compared by their bits, so NaN equals the same NaN and 0.0 differs from -0.0. Plans, failures and
+    stops, which tell of intents, accidents and races, are left out; where only what the stores share is of interest, so
+    is what one lacks.
     """
     left_out = set(ignore)
-    views = [view for view in SCHEMAS if view not in ("plans", "failures")]
-    return [line for view in views for line in _view_differences(view, a, b, left_out)]
+    views = [view for view in SCHEMAS if view not in ("plans", "failures", "stops")]
+    return [line for view in views for line in _view_differences(view, a, b, left_out, shared)]
 
 
-def _view_differences(view: str, a: Store, b: Store, ignore: set[str]) -> Iterator[str]:
-    in_a, in_b = set(a.counted(view)), set(b.counted(view))
-    only = in_a ^ in_b
+def _view_differences(view: str, a: Store, b: Store, ignore: set[str], shared: bool) -> Iterator[str]:
+    in_a, in_b = a.counted(view), b.counted(view)
+    only = in_a.keys() ^ in_b.keys()
     if view in DETAILS:  # a unit that only one store finished is said once, by its record
         only &= a.done(DETAILS[view]) & b.done(DETAILS[view])
+    elif shared:
+        only = set()
     for unit_id in sorted(only):
         yield f"{view} {unit_id}: only in {(a if unit_id in in_a else b).uri}"
-    for unit_id in sorted(in_a & in_b):
-        yield from _unit_differences(view, unit_id, _sorted(a, view, unit_id), _sorted(b, view, unit_id), ignore)
+    for unit_id in sorted(in_a.keys() & in_b.keys()):
+        rows = _sorted(a, view, in_a[unit_id]), _sorted(b, view, in_b[unit_id])
+        yield from _unit_differences(view, unit_id, *rows, ignore)
 
 
-def _sorted(store: Store, view: str, unit_id: str) -> pa.Table:
-    table = store.read_file(view, unit_id)
+def _sorted(store: Store, view: str, stem: str) -> pa.Table:
+    table = store.read_file(view, stem)
     return table.sort_by([(key, "ascending") for key in _KEYS if key in table.column_names])
 
 

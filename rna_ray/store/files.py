@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
-from rna_ray.errors import StoreError
+from rna_ray.errors import StoreError, UnreachableError
 from rna_ray.store import layout
+from rna_ray.store.remote import NoAnswerError, Remote, tuned
+
+THREADS = 24
+"""How many requests to an object store are under way at once; pyarrow keeps 25 connections."""
+
+LISTINGS = 10
+"""How often a folder is listed in which others come and go meanwhile, until nothing disturbs that."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
+"""How file systems without hard links answer: there, of two writers at the same instant the later one stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +39,7 @@ class Files:
     """The files under one root of a filesystem; paths are relative to that root."""
 
     uri: str
-    filesystem: fs.FileSystem
+    filesystem: fs.LocalFileSystem | Remote
     root: PurePosixPath
 
     @property
@@ -42,18 +58,51 @@ class Files:
 
     def exists(self, path: PurePosixPath) -> bool:
         """Return whether a file is there; StoreError where the store does not answer."""
-        return self.kind(path) == fs.FileType.File
+        if self.local:
+            return self.kind(path) == fs.FileType.File
+        with _one_sentence("look at", self.full(path)):
+            return self.filesystem.has(self.full(path))
 
     def names(self, folder: PurePosixPath) -> list[str]:
         """Return the sorted names in a folder, without those that start with a dot; none where it does not exist."""
-        selector = fs.FileSelector(self.full(folder), allow_not_found=True)
-        with _one_sentence("list", self.full(folder)):
-            return sorted(i.base_name for i in self.filesystem.get_file_info(selector) if i.base_name[:1] != ".")
+        return sorted(i.base_name for i in self._listed(folder) if i.base_name[:1] != ".")
+
+    def each(self, do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Return what each item gives, in their order: on an object store many at once, as each waits for an answer."""
+        if self.local:
+            return [do(item) for item in items]
+        with ThreadPoolExecutor(THREADS) as pool:
+            try:
+                return list(pool.map(do, items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # one that fails is enough to know
+                raise
 
     def read(self, path: PurePosixPath) -> bytes:
         """Return the whole file."""
         with _one_sentence("read", self.full(path)), self.filesystem.open_input_stream(self.full(path)) as stream:
             return stream.read()
+
+    def tail(self, path: PurePosixPath, length: int) -> tuple[int, bytes]:
+        """Return the size of the file and its last bytes; FileNotFoundError where there is none."""
+        with (
+            _one_sentence("read", self.full(path), passing=FileNotFoundError),
+            self.filesystem.open_input_file(self.full(path)) as file,
+        ):
+            size = file.size()
+            return size, file.read_at(min(length, size), max(0, size - length))
+
+    def find(self, path: PurePosixPath) -> bytes | None:
+        """Return the whole file, None where there is none: one question, where looking first would be two."""
+        try:
+            return self.read(path)
+        except UnreachableError:
+            raise
+        except StoreError as error:
+            # What was not there is none, even if it is by now: another process may just have written it.
+            if not isinstance(error.__cause__, FileNotFoundError) and self.exists(path):
+                raise
+            return None
 
     def write(self, path: PurePosixPath, data: bytes | pa.Buffer) -> None:
         """Write the file at once: by rename on a local disk, as one finished object elsewhere."""
@@ -62,18 +111,71 @@ class Files:
                 with _appearing(Path(self.full(path))) as stream:
                     stream.write(data)
             else:
-                with self.filesystem.open_output_stream(self.full(path)) as stream:
+                self.filesystem.write(self.full(path), data)
+
+    def create(self, path: PurePosixPath, data: bytes) -> bool:
+        """Write the file at once, unless one is there; return whether it was written.
+
+        On a local disk of two writers one alone succeeds. An object store cannot promise that: there the later one
+        may take the place of the earlier.
+        """
+        if not self.local:
+            if self.exists(path):
+                return False
+            self.write(path, data)
+            return True
+        with _one_sentence("write", self.full(path)):
+            try:
+                with _appearing(Path(self.full(path)), move=_link) as stream:
                     stream.write(data)
+            except FileExistsError:
+                if Path(self.full(path)).is_file():
+                    return False
+                raise
+            return True
 
     def remove(self, path: PurePosixPath) -> None:
-        """Remove a file; one that is not there is left so."""
+        """Remove a file, or a folder that lies in its place; what is not there is left so."""
         with _one_sentence("remove", self.full(path)), contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.full(path))
+            if self.local and self.kind(path) == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.full(path))
+            else:
+                self.filesystem.delete_file(self.full(path))
+
+    def move(self, path: PurePosixPath, target: Files) -> None:
+        """Move a file to the same path below another root of this filesystem."""
+        if not self.local:
+            target.write(path, self.read(path))
+            self.remove(path)
+            return
+        with _one_sentence("write", target.full(path)), contextlib.suppress(FileNotFoundError):
+            _make_folder(Path(target.full(path)).parent)
+            os.replace(self.full(path), target.full(path))
+
+    def below(self, folder: PurePosixPath) -> list[fs.FileInfo]:
+        """Return all that lies below a folder, at any depth; nothing where it does not exist.
+
+        Raises StoreError at a link to a folder: whoever asks may be about to remove what is found, and what lies
+        behind a link may be someone's thesis.
+        """
+        found = self._listed(folder, recursive=True)
+        folders = (one.path for one in found if one.type == fs.FileType.Directory)
+        if self.local and (link := next(filter(os.path.islink, folders), None)):
+            raise StoreError(f"{link} is a link to {os.readlink(link)}, and a store holds none: remove the link first")
+        return found
+
+    def _listed(self, folder: PurePosixPath, recursive: bool = False) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self.full(folder), allow_not_found=True, recursive=recursive)
+        for _ in range(LISTINGS - 1):
+            # Arrow raises it all the same where a folder comes or goes while it is looking.
+            with contextlib.suppress(FileNotFoundError), _one_sentence("list", self.full(folder), FileNotFoundError):
+                return self.filesystem.get_file_info(selector)
+        with _one_sentence("list", self.full(folder)):
+            return self.filesystem.get_file_info(selector)
 
     def copy_in(self, source: Path, path: PurePosixPath) -> None:
         """Write the file at once, with the bytes of a local one."""
         if not self.local:
-            # One write of finished bytes: closing a half-filled stream after an error would publish half a file.
             self.write(path, source.read_bytes())
             return
         with (
@@ -100,7 +202,7 @@ def open_files(uri: str | os.PathLike[str]) -> Files:
         raise StoreError("the store's address is empty: give a folder, or a URI such as s3://bucket/store")
     try:
         if "://" in text:
-            filesystem, root = fs.FileSystem.from_uri(text)
+            filesystem, root = _from_uri(text)
         else:
             filesystem, root = fs.LocalFileSystem(), Path(text).expanduser().absolute().as_posix()
     except (pa.ArrowException, OSError, RuntimeError, ValueError) as error:
@@ -108,21 +210,55 @@ def open_files(uri: str | os.PathLike[str]) -> Files:
     return Files(uri=text, filesystem=filesystem, root=PurePosixPath(root))
 
 
+def _from_uri(uri: str) -> tuple[fs.LocalFileSystem | Remote, str]:
+    """Return the filesystem of a URI and the path in it; StoreError where the URI holds a secret."""
+    if urllib.parse.urlsplit(uri).password is not None:
+        scheme, _, rest = uri.partition("://")
+        raise StoreError(
+            f"{scheme}://…@{rest.rpartition('@')[2]} names a secret, which would be printed and stored: leave it out "
+            "and give credentials in the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    filesystem, root = fs.FileSystem.from_uri(uri)
+    return (filesystem if isinstance(filesystem, fs.LocalFileSystem) else Remote(tuned(filesystem))), root
+
+
 @contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
+def _appearing(target: Path, move: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
     """Give a stream whose bytes appear at the target all at once, on the disk, when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     temporary = target.with_name(layout.temporary(target.name))
     try:
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        move(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Move a file to a name that is free; FileExistsError where it is not."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in, on the disk: a power cut must not take it with all that is in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -135,9 +271,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _one_sentence(doing: str, path: str) -> Iterator[None]:
+def _one_sentence(doing: str, path: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     try:
         yield
+    except passing:
+        raise
+    except NoAnswerError as error:
+        raise UnreachableError(f"cannot {doing} {path}: {_first_line(error)}") from error
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"cannot {doing} {path}: {_first_line(error)}") from error
 

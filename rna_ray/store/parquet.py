@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from rna_ray.errors import StoreError
-from rna_ray.store import layout
+from rna_ray.errors import DamageError, StoreError
+from rna_ray.store import layout, seal
 from rna_ray.store.files import Files, open_files
 from rna_ray.store.records import DETAILS, SCHEMA_VERSION, SCHEMAS, conform, from_rows
 
@@ -22,9 +23,9 @@ from rna_ray.store.records import DETAILS, SCHEMA_VERSION, SCHEMAS, conform, fro
 class Store:
     """The rows and weights under one folder or URI. Any number of writers and readers may use it at once."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, *, begun: bool = False) -> None:
         self.files = files
-        self._begun = False
+        self._begun = begun
 
     @property
     def uri(self) -> str:
@@ -45,13 +46,34 @@ class Store:
         """Return whether a unit's file in this record view exists."""
         return self.files.exists(layout.rows_file(record, unit_id))
 
-    def counted(self, view: str, done: set[str] | None = None) -> list[str]:
-        """Return the sorted stems of the view's files whose rows count: those of finished units, in a detail view."""
+    def counted(self, view: str, done: set[str] | None = None) -> dict[str, str]:
+        """Return the stems of the view's files whose rows count, sorted: in a detail view, by their finished unit."""
         if view not in DETAILS:
-            return sorted(self._stems(view) if done is None else done)
+            return {stem: stem for stem in sorted(self._stems(view) if done is None else done)}
         # The records are listed first: a unit that finishes in between is then left out whole, never in part.
         finished = self.done(DETAILS[view]) if done is None else done
-        return sorted(finished & self._stems(view))
+        found: dict[str, list[str]] = {}
+        for stem in sorted(self._stems(view)):
+            if (unit_id := layout.unit_of(stem)) in finished:
+                found.setdefault(unit_id, []).append(stem)
+        return {unit: stems[0] if len(stems) == 1 else self._of_record(view, stems) for unit, stems in found.items()}
+
+    def _of_record(self, view: str, stems: list[str]) -> str:
+        """Return which of several attempts' details are those of the unit's record."""
+        unit_id = layout.unit_of(stems[0])
+        with contextlib.suppress(StoreError):  # a damaged record is named by who reads it
+            said = (self.details(unit_id, DETAILS[view]) or {}).get(view, {}).get("file")
+            if said in stems:
+                return said
+        return stems[0]
+
+    def details(self, unit_id: str, record: str) -> dict[str, dict[str, str]] | None:
+        """Return what a unit's record says of its detail files: view → its `file` (a stem) and its `sha256`.
+
+        None where an older release wrote it; StoreError where it is missing or damaged.
+        """
+        with self._reading(layout.rows_file(record, unit_id)) as data:
+            return seal.details(pq.read_metadata(pa.BufferReader(data)))
 
     def _stems(self, view: str) -> set[str]:
         return {stem for name in self.files.names(layout.folder(view)) if (stem := layout.stem(name)) is not None}
@@ -67,8 +89,39 @@ class Store:
         if self.is_done(unit_id, record):
             return
         self._begin()
-        for view, table in tables.items():
-            self._write(layout.rows_file(view, unit_id), table)
+        details = {view: self._put_details(view, unit_id, table) for view, table in tables.items() if view != record}
+        data, _ = seal.sealed(tables[record], details)
+        first = self.files.create(layout.rows_file(record, unit_id), data)
+        if not first or any(said["file"] != unit_id for said in details.values()):
+            self._drop_others(unit_id, record, details)
+
+    def _put_details(self, view: str, unit_id: str, table: pa.Table) -> dict[str, str]:
+        """Write detail rows where those of no other attempt lie; return how the record is to name them."""
+        data, sha256 = seal.sealed(table)
+        # What another attempt wrote is never replaced: its record may name it. An object store cannot promise that.
+        if self.files.local and self.files.create(layout.rows_file(view, unit_id), data):
+            return {"file": unit_id, "sha256": sha256}
+        stem = layout.attempt_stem(unit_id, sha256)
+        self.files.write(layout.rows_file(view, stem), data)
+        return {"file": stem, "sha256": sha256}
+
+    def _drop_others(self, unit_id: str, record: str, mine: Mapping[str, Mapping[str, str]]) -> None:
+        """Remove the details of an attempt that came too late, or died, where its record can no longer come."""
+        if not self.files.local:
+            return  # there it still can: they stay, and the record tells which count
+        said = self.details(unit_id, record) or {}
+        for view, one in mine.items():
+            counts = said.get(view, {"file": unit_id})["file"]
+            for stem in {unit_id, one["file"]} - {counts}:
+                self.files.remove(layout.rows_file(view, stem))
+
+    def discard(self, unit_id: str, record: str) -> None:
+        """Remove a unit's rows, the record first: then none of them count, and the unit is to be done again."""
+        self.files.remove(layout.rows_file(record, unit_id))
+        for view in (view for view, of in DETAILS.items() if of == record):
+            for stem in self._stems(view):
+                if layout.unit_of(stem) == unit_id:
+                    self.files.remove(layout.rows_file(view, stem))
 
     def _checked(self, unit_id: str, views: Mapping[str, pa.Table], record: str) -> dict[str, pa.Table]:
         """Return the tables in their views' schemas, the record last."""
@@ -80,28 +133,47 @@ class Store:
                 raise ValueError(f"rows of view {view} belong to another unit than {unit_id}")
         return tables
 
-    def read(self, view: str, units: Iterable[str] | None = None) -> pa.Table:
-        """Return the rows of a view that count, of all units or of some; StoreError naming a file that is damaged."""
-        stems = self.counted(view) if units is None else sorted(set(self.counted(view)) & set(units))
-        return pa.concat_tables([SCHEMAS[view].empty_table(), *(self.read_file(view, stem) for stem in stems)])
+    def read(self, view: str, units: Iterable[str] | None = None, *, whole: bool = False) -> pa.Table:
+        """Return the rows of a view that count, of all units or of some.
+
+        Raises DamageError naming a file that is damaged, or leaves such files out where only what is `whole` is asked.
+        """
+        of = set() if units is None else set(units)
+        stems = [stem for unit_id, stem in self.counted(view).items() if units is None or unit_id in of]
+
+        def rows(stem: str) -> pa.Table:
+            with contextlib.suppress(*[DamageError] * whole):
+                return self.read_file(view, stem)
+            return SCHEMAS[view].empty_table()
+
+        return pa.concat_tables([SCHEMAS[view].empty_table(), *self.files.each(rows, stems)])
 
     def read_file(self, view: str, stem: str) -> pa.Table:
         """Return the rows of one file of a view, whether or not they count; a column that it lacks reads as null."""
-        path, schema = layout.rows_file(view, stem), SCHEMAS[view]
+        with self._reading(layout.rows_file(view, stem)) as data:
+            table, schema = rows_in(data), SCHEMAS[view]
+            if table.column_names != schema.names:  # else not: concatenating brings pandas along, which takes a second
+                table = pa.concat_tables([schema.empty_table(), table], promote_options="default").select(schema.names)
+            return table.cast(schema)
+
+    @contextlib.contextmanager
+    def _reading(self, path: PurePosixPath) -> Iterator[bytes]:
+        """Give a file's bytes; whatever is wrong with them is a StoreError that names the file."""
         try:
-            with self.files.filesystem.open_input_file(self.files.full(path)) as source:
-                table = pq.ParquetFile(source, page_checksum_verification=True).read()
-            known = pa.concat_tables([schema.empty_table(), table], promote_options="default").select(schema.names)
-            return known.cast(schema)
-        except FileNotFoundError as error:
-            raise StoreError(f"the store has no file {self.files.full(path)}") from error
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"the store's file {self.files.full(path)} is damaged: {error}") from error
+            data = self.files.read(path)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise StoreError(f"the store has no file {self.files.full(path)}") from error
+            if self.files.local and self.files.kind(path) == fs.FileType.Directory:
+                raise DamageError(f"the store's file {self.files.full(path)} is damaged: it is a folder") from error
+            raise
+        try:
+            yield data
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise DamageError(f"the store's file {self.files.full(path)} is damaged: {_first_line(error)}") from error
 
     def _write(self, path: PurePosixPath, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        self.files.write(path, sink.getvalue())
+        self.files.write(path, seal.sealed(table)[0])
 
     # -- failures and plans ------------------------------------------------------------------------------------------
 
@@ -110,15 +182,34 @@ class Store:
     ) -> None:
         """Record that an attempt at a unit failed, now."""
         row = {"unit_id": unit_id, "kind": kind, "attempt": attempt, "host": host, "failed_at": datetime.now(UTC)}
-        table = from_rows("failures", [row | {"error": error, "message": message, "traceback": traceback}])
+        self.put_failure(row | {"error": error, "message": message, "traceback": traceback})
+
+    def put_failure(self, row: Mapping[str, Any]) -> None:
+        """Write the row of a failed attempt."""
+        table = from_rows("failures", [row])
         self._begin()
-        self._write(layout.failure_file(unit_id, attempt), table)
+        self._write(layout.failure_file(row["unit_id"], row["attempt"]), table)
+
+    def failed(self, unit_id: str, attempt: int) -> str | None:
+        """Return what an attempt at a unit failed of, in one sentence; None where no such failure is recorded."""
+        if not self.files.exists(layout.failure_file(unit_id, attempt)):
+            return None
+        (row,) = self.read_file("failures", f"{unit_id}.{attempt}").to_pylist()
+        return failed_of(row)
 
     def failures(self) -> dict[str, list[dict[str, Any]]]:
         """Return the failures of each unit by attempt, also of units that finished later."""
         found: dict[str, list[dict[str, Any]]] = {}
         for row in self.read("failures").sort_by([("unit_id", "ascending"), ("attempt", "ascending")]).to_pylist():
             found.setdefault(row["unit_id"], []).append(row)
+        return found
+
+    def attempts(self) -> dict[str, int]:
+        """Return how often each unit failed, from the names of the files alone."""
+        found: dict[str, int] = {}
+        for stem in self._stems("failures"):
+            unit_id, _, attempt = stem.partition(".")
+            found[unit_id] = max(found.get(unit_id, 0), int(attempt) if attempt.isdecimal() else 1)
         return found
 
     def put_plan(self, sweep: str, table: pa.Table) -> None:
@@ -131,6 +222,33 @@ class Store:
         """Return the names of the sweeps that were planned into this store."""
         return sorted(self._stems("plans"))
 
+    # -- trainings that were stopped early -----------------------------------------------------------------------------
+
+    def stop(self, unit_id: str, sweep: str, *, epoch: int, compared_by: str, value: float) -> None:
+        """Record that a sweep trains a unit no further, now."""
+        row = {"sweep": sweep, "unit_id": unit_id, "epoch": epoch, "compared_by": compared_by, "value": value}
+        self.put_stop(from_rows("stops", [row | {"stopped_at": datetime.now(UTC)}]))
+
+    def put_stop(self, table: pa.Table) -> None:
+        """Write the row of a stop."""
+        rows = conform("stops", table)
+        (row,) = rows.to_pylist()
+        self._begin()
+        self._write(layout.stop_file(row["unit_id"], row["sweep"]), rows)
+
+    def stopped(self, sweep: str) -> set[str]:
+        """Return the ids of the units that a sweep stopped early, from the names of the files alone."""
+        return {unit for unit, of in self.stops() if of == sweep}
+
+    def stops(self) -> set[tuple[str, str]]:
+        """Return the units that were stopped early, each with the sweep that did, from the names alone."""
+        parts = (stem.partition(".") for stem in self._stems("stops"))
+        return {(unit_id, sweep) for unit_id, _, sweep in parts}
+
+    def go_on(self, unit_id: str, sweep: str) -> None:
+        """Forget that a sweep stopped a unit early."""
+        self.files.remove(layout.stop_file(unit_id, sweep))
+
     # -- weights -----------------------------------------------------------------------------------------------------
 
     def put_file(self, name: PurePosixPath, local: Path) -> None:
@@ -138,6 +256,12 @@ class Store:
         path = layout.inside(name)
         self._begin()
         self.files.copy_in(local, path)
+
+    def put(self, name: PurePosixPath, data: bytes) -> None:
+        """Write a file of the store, at once, in place of the one before."""
+        path = layout.inside(name)
+        self._begin()
+        self.files.write(path, data)
 
     def get_file(self, name: PurePosixPath, local: Path) -> None:
         """Copy a file of the store to a local path, at once; StoreError where it is not there."""
@@ -152,10 +276,25 @@ class Store:
     def _begin(self) -> None:
         """Write the marker before anything else: a folder without one is not a store."""
         if not self._begun:
-            check(self.files)
-            if not self.exists:
+            if not check(self.files):
                 self.files.write(layout.MARKER, json.dumps({"schema": SCHEMA_VERSION}).encode())
             self._begun = True
+
+
+def failed_of(row: Mapping[str, Any]) -> str:
+    """Return in one sentence what an attempt failed of, given its row in `failures`."""
+    return f"{row['error']}: {(row['message'].splitlines() or [''])[0]}"
+
+
+def rows_in(data: bytes) -> pa.Table:
+    """Return the rows of a Parquet file; ValueError, OSError or Arrow's own where a checksum of it does not fit."""
+    seal.digest(data)
+    # By this thread alone: one of Arrow's that lets go of Python's bytes as the interpreter ends aborts the process.
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def open_store(uri: str | os.PathLike[str]) -> Store:
@@ -164,25 +303,46 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     Raises StoreError for a place that holds something else, and for a store of a newer schema.
     """
     files = open_files(uri)
-    check(files)
-    return Store(files)
+    return Store(files, begun=check(files))
 
 
-def check(files: Files) -> None:
-    """Raise StoreError unless there is a store that this release can read, or room for a new one."""
-    if files.kind(PurePosixPath(".")) == fs.FileType.File:
-        raise StoreError(f"{files.uri} is a file, not a store: give a folder")
-    if files.kind(layout.MARKER) == fs.FileType.File:
-        _check_schema(files)
-    elif names := files.names(PurePosixPath(".")):
-        raise StoreError(f"{files.uri} is no store, it holds {names[0]!r}: give a store, or an empty or new folder")
+def check(files: Files) -> bool:
+    """Return whether there is a store here; StoreError unless this release can read it, or there is room for a new one.
+
+    The marker is asked for first: where there is a store, that is all there is to ask.
+    """
+    if (marker := _read_marker(files)) is None:
+        if files.kind(PurePosixPath(".")) == fs.FileType.File:
+            raise StoreError(f"{files.uri} is a file, not a store: give a folder")
+        if not (names := files.names(PurePosixPath("."))):
+            return False
+        marker = _read_marker(files)  # once more: another driver may have begun the store between the two looks
+    if marker is not None:
+        _check_schema(files, marker)
+        return True
+    if layout.MARKER.name in names or set(names) <= layout.FOLDERS:
+        raise StoreError(f"{files.uri} lacks its marker: {_marker(files)}")
+    raise StoreError(f"{files.uri} is no store, it holds {names[0]!r}: give a store, or an empty or new folder")
 
 
-def _check_schema(files: Files) -> None:
+def _read_marker(files: Files) -> bytes | None:
     try:
-        schema = json.loads(files.read(layout.MARKER))["schema"]
+        return files.read(layout.MARKER)
+    except StoreError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        return None
+
+
+def _marker(files: Files) -> str:
+    return f"if this is a store, write {json.dumps({'schema': SCHEMA_VERSION})} into {files.full(layout.MARKER)}"
+
+
+def _check_schema(files: Files, marker: bytes) -> None:
+    try:
+        schema = json.loads(marker)["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"the store's marker {files.full(layout.MARKER)} is damaged") from error
+        raise StoreError(f"the store's marker is damaged: {_marker(files)}") from error
     if not isinstance(schema, int) or schema > SCHEMA_VERSION:
         raise StoreError(
             f"the store {files.uri} has schema {schema}, this release reads up to {SCHEMA_VERSION}: upgrade rna-ray"

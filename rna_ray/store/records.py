@@ -7,13 +7,13 @@ it), keeps SCHEMA_VERSION; anything else bumps it, and older releases refuse the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
-Column = pa.Field
+Column: TypeAlias = pa.Field
 _TEXT, _BOOL = pa.string(), pa.bool_()
 _PREDICTIONS = pa.list_(pa.int16())
 _COUNTS = pa.list_(pa.int32())
@@ -27,6 +27,9 @@ def _column(name: str, kind: pa.DataType, description: str, *, optional: bool = 
 UNIT = _column("unit_id", _TEXT, "Content id of the unit that wrote the row.")
 NETWORK = _column("network_id", _TEXT, "Content id of the unit (train, import) whose network this is.")
 EVALUATION = _column("evaluation", _TEXT, "Digest of all settings but the examples, shared by shards.")
+WEIGHTS = _column("weights_sha256", _TEXT, "SHA-256 of the weights that answered.", optional=True)
+SOURCE_WEIGHTS = _column("source_sha256", _TEXT, "The same of the network that was attacked, where it is another.",
+                         optional=True)
 EXAMPLE = _column("example", pa.int32(), "Index of the example in its split.")
 LABEL = _column("label", pa.int16(), "True class.")
 SETTINGS = _column("settings", _TEXT, "All that decides the result, as canonical JSON.")
@@ -48,6 +51,9 @@ PROVENANCE = (
     _column("host", _TEXT, "Machine that ran it."),
     _column("started_at", _INSTANT, "When this attempt started."),
 )
+
+_BATCH_ASKED = _column("batch_asked", pa.int32(), "The batch that the sweep asked for, where memory allowed less.",
+                       optional=True)
 
 _TRIALS = (
     UNIT,
@@ -75,6 +81,11 @@ _TRIALS = (
     _column("best_adversarial_correct", pa.int32(), "The same under the training attack.", optional=True),
     _column("last_sha256", _TEXT, "SHA-256 of the last checkpoint's file.", optional=True),
     _column("best_sha256", _TEXT, "SHA-256 of the best checkpoint's file.", optional=True),
+    _column("batch", pa.int32(), "Images in an update, where memory allowed fewer than the sweep asked for.",
+            optional=True),
+    _BATCH_ASKED,
+    _column("earlier_code", _TEXT, "Other versions and commits that trained it before it was resumed, as JSON.",
+            optional=True),
     SETTINGS,
     *PROVENANCE,
 )
@@ -120,6 +131,7 @@ _EVALUATIONS = (
     _column("start", pa.int32(), "First example of the shard."),
     _column("stop", pa.int32(), "One past the last example of the shard."),
     _column("batch", pa.int32(), "Examples in a batch, the last one padded."),
+    _BATCH_ASKED,
     _column("classes", pa.int32(), "Classes of the data set: chance is one over them.", optional=True),
     _column("random_output", _BOOL, "Whether two draws gave one image different logits.", optional=True),
     _column("softmax_output", _BOOL, "Whether the outputs look like probabilities, not logits.", optional=True),
@@ -130,6 +142,8 @@ _EVALUATIONS = (
     _column("path_sharing", _TEXT, "example: a path each; batch: one a batch; attack: one a batch, for the attack."),
     _column("batch_statistics", _BOOL, "Whether answers took statistics of the batch: its images hang together.",
             optional=True),
+    WEIGHTS,
+    SOURCE_WEIGHTS,
     SETTINGS,
     *PROVENANCE,
 )
@@ -166,6 +180,15 @@ _FAILURES = (
     _column("failed_at", _INSTANT, "When it failed."),  # not `at`: a reserved word of DuckDB's
 )
 
+_STOPS = (
+    _column("sweep", _TEXT, "The sweep that trains it no further; another one may."),
+    UNIT,
+    _column("epoch", pa.int32(), "Epochs done, from whose checkpoint it can go on."),
+    _column("compared_by", _TEXT, "What the points of the search were compared by: a column of epochs."),
+    _column("value", pa.float64(), "What it was then."),
+    _column("stopped_at", _INSTANT, "When it was stopped."),
+)
+
 _PLANS = (
     _column("sweep", _TEXT, "Name of the sweep."),
     UNIT,
@@ -178,6 +201,7 @@ _PLANS = (
     _column("position", pa.int32(), "Order of the cell in the plan.", optional=True),
     _column("source", _TEXT, "Label of the variant that was attacked, of a pair or in the stead of this one.",
             optional=True),
+    _column("needs", pa.list_(_TEXT), "Content ids of the units whose networks this one takes.", optional=True),
     _column("spec", _TEXT, "The sweep as resolved, as JSON."),
 )
 
@@ -195,6 +219,8 @@ _CERTIFICATIONS = (
     _column("start", pa.int32(), "First example of the shard."),
     _column("stop", pa.int32(), "One past the last example of the shard."),
     _column("batch", pa.int32(), "Noisy images in a pass."),
+    WEIGHTS,
+    _BATCH_ASKED,
     SETTINGS,
     *PROVENANCE,
 )
@@ -226,6 +252,8 @@ _PROBES = (
     _column("threat", _TEXT, "linf or l2, where there is a ball.", optional=True),
     _column("start", pa.int32(), "First example of the shard."),
     _column("stop", pa.int32(), "One past the last example of the shard."),
+    WEIGHTS,
+    SOURCE_WEIGHTS,
     SETTINGS,
     *PROVENANCE,
 )
@@ -274,6 +302,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         "measures": _MEASURES,
         "transfers": _TRANSFERS,
         "failures": _FAILURES,
+        "stops": _STOPS,
         "plans": _PLANS,
     }.items()
 }
@@ -292,6 +321,16 @@ DETAILS: Mapping[str, str] = {
     "certificates": "certifications",
 }
 """View → the record view without whose file its rows do not count."""
+
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("epochs",),
+    "import": (),
+    "evaluate": ("examples",),
+    "probe": ("measures", "transfers"),
+    "certify": ("certificates",),
+}
+"""Kind of unit → its detail views: a finished unit has rows in at least one of them, where there are any."""
 
 
 def from_rows(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyarrow import fs
 
+from rna_ray.errors import StoreError
 from rna_ray.store import layout
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, RECORDS, SCHEMAS
@@ -24,30 +27,51 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     import duckdb  # here, because commands that ask no question should not wait for it
 
     connection = duckdb.connect(config={"python_enable_replacements": False})
-    done = {record: store.done(record) for record in RECORDS.values()}  # one look for all views: they agree
-    for view in SCHEMAS:
-        connection.register(view, _rows(store, view, done.get(DETAILS.get(view, view))))
+    # One look for all views: they agree. All records are listed before any details, and on a remote store at once.
+    records = list(dict.fromkeys(RECORDS.values()))
+    done = dict(zip(records, store.files.each(store.done, records), strict=True))
+    views = list(SCHEMAS)
+    found = store.files.each(lambda view: _rows(store, view, done.get(DETAILS.get(view, view))), views)
+    for view, rows in zip(views, found, strict=True):
+        connection.register(view, rows)
     for setting in (
+        "temp_directory = ''",  # else ./.tmp, which it may read and write whatever is shut off
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "enable_external_access = false",
+        "enable_progress_bar = false",  # it would stand on stdout, among the answers, once one takes two seconds
         "lock_configuration = true",
     ):
         connection.execute(f"SET {setting}")
     return connection
 
 
+def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows that answer a statement; StoreError where a file of the store cannot be read."""
+    import duckdb
+
+    try:
+        return connect(store).execute(sql).fetchall()
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StoreError(f"the rows of {store.uri} cannot be read: {why}; rna-ray verify says which file") from error
+
+
 def _rows(store: Store, view: str, done: set[str] | None) -> pa.Table | datasets.Dataset:
     """Return the view's rows, read when they are asked for."""
     import pyarrow.dataset as datasets  # brings pandas along, a second that only questions should cost
 
-    paths = [store.files.full(layout.rows_file(view, stem)) for stem in store.counted(view, done)]
+    paths = [layout.rows_file(view, stem) for stem in store.counted(view, done).values()]
     if not paths:
         return SCHEMAS[view].empty_table()
     verified = datasets.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return datasets.FileSystemDataset.from_paths(
-        paths,
-        schema=SCHEMAS[view],
-        format=datasets.ParquetFileFormat(default_fragment_scan_options=verified),
-        filesystem=store.files.filesystem,
-    )
+    form = datasets.ParquetFileFormat(default_fragment_scan_options=verified)
+
+    def reads(names: Sequence[str], filesystem: fs.FileSystem) -> datasets.Dataset:
+        return datasets.FileSystemDataset.from_paths(names, schema=SCHEMAS[view], format=form, filesystem=filesystem)
+
+    if store.files.local:
+        return reads([store.files.full(path) for path in paths], store.files.filesystem)
+    from rna_ray.store.fetched import Fetched
+
+    return Fetched.of(store.files, paths, reads)

@@ -49,14 +49,14 @@ def smoothings(entry: Certification, one: Found) -> Iterator[tuple[Smoothing, di
     own = one.variant.experiment.noise_255
     if entry.noise_255 is None and not own:
         raise SweepError(
-            f"noise_255: the sweep adds no noise to {one.variant.label!r}, and none certifies nothing; state one above "
-            "0, here or for the sweep"
+            f"noise_255: the sweep adds no noise to {one.variant.label!r}, and without noise nothing can be certified; "
+            "state one above 0, here or for the sweep, or name the other variants with `only`"
         )
     examples = evaluations.count(entry, one.info)
     for noise in entry.noise_255 or (own,):
         for draws in entry.draws:
             settings = _settings(entry, one, examples, noise, draws)
-            cut = [units.certify(settings, examples=part) for part in _shards(entry, examples, draws)]
+            cut = units.cut("certify", settings, _shards(entry, examples, draws))
             yield Smoothing(
                 row=one.variant.row,
                 variant=one.variant.label,

@@ -30,11 +30,6 @@ def assumed(*, gpu: bool) -> float:
     return GPU_MACS_PER_SECOND if gpu else CPU_MACS_PER_SECOND
 
 
-def seconds(macs: float, *, gpu: bool = False) -> float:
-    """Return the estimated seconds of this many multiply-adds on one core, or on one GPU."""
-    return macs / assumed(gpu=gpu)
-
-
 def clock(seconds: float) -> str:
     """Return a duration as people say it: 40 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
     whole = round(seconds)

@@ -43,6 +43,8 @@ class Entry(Section):
     """Which weights: those of the last epoch, or those that were best on the held-out images."""
     only: Texts | None = uncounted(None)
     """The variants that this entry is for, of a pair both; by label, name or any of their axes' values; null is all."""
+    priority: int = uncounted(0)
+    """How urgent the entry's units are, on top of their network's own priority: the higher the earlier."""
 
 
 class NamedEntry(Entry):

@@ -102,7 +102,8 @@ def cells(
         settings = {**shared, "knowledge": knowledge, "draws": draws}
         if knowledge == "enumerate":
             settings["enumerated"] = attacked.paths
-        cut = [units.evaluate(settings, examples=part) for part in shards(entry, examples)]
+        cut = units.cut("evaluate", settings, shards(entry, examples))
+        macs = _macs(cut, one.macs, attacked.macs, info.classes)
         yield Cell(
             row=one.variant.row,
             variant=one.variant.label,
@@ -112,12 +113,18 @@ def cells(
             evaluation=cut[0].settings["evaluation"],
             network=network.id,
             units=tuple(unit.id for unit in cut),
-        ), {
-            unit: round(
-                attacked.macs * attack_passes(unit.settings, info.classes) + one.macs * answer_passes(unit.settings)
-            )
-            for unit in cut
-        }  # fmt: skip
+        ), macs  # fmt: skip
+
+
+def _macs(cut: Sequence[Unit], own: int, attacked: int, classes: int) -> dict[Unit, int]:
+    """Return the estimated multiply-adds of units that differ in their examples alone: asked once for each size."""
+    by_size: dict[int, int] = {}
+    for unit in cut:
+        start, stop = unit.settings["examples"]
+        if stop - start not in by_size:
+            passes = attacked * attack_passes(unit.settings, classes) + own * answer_passes(unit.settings)
+            by_size[stop - start] = round(passes)
+    return {unit: by_size[unit.settings["examples"][1] - unit.settings["examples"][0]] for unit in cut}
 
 
 def source_of(entry: Evaluation, one: Found, found: Sequence[Found]) -> Found | None:

@@ -1,21 +1,25 @@
-"""Expand a sweep into its variants: named ones times the grid's product, in a fixed order."""
+"""Expand a sweep into its variants: named ones times the grid's product times a search's points, in a fixed order."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import spaces
+from rna_ray.sweep import search
 from rna_ray.sweep.entries import Entry, Evaluation
 from rna_ray.sweep.experiment import Experiment, SweepSpec, validated
 from rna_ray.sweep.overrides import covers, override, overrides
 from rna_ray.sweep.sections import GIVEN, IMPORTED_ONLY, NAMED_ONLY
+from rna_ray.sweep.units import canonical
 
 VARIED = tuple(Experiment.model_fields)
+_LONGEST_NAME = 100
+"""The most characters of a sweep's name that stands in the name of a file beside a unit's id."""
 _PAPER = {"network.paths": "batch", "training.attack_mode": "train"}
 _OTHER_KIND = {"import": NAMED_ONLY, "name": IMPORTED_ONLY}
 
@@ -29,9 +33,11 @@ class Variant:
     name: str | None
     """Its name under `variants`, if it has one."""
     row: Mapping[str, Any]
-    """The value of every dotted key that varies within the sweep."""
+    """The value of every dotted key that varies within the sweep, but for the priority."""
     experiment: Experiment
     """Its settings, the protocol's applied."""
+    race: str
+    """What it shares with the other points of its search: the variant and the grid point that they are tried in."""
 
 
 def variants(spec: SweepSpec) -> tuple[Variant, ...]:
@@ -42,8 +48,13 @@ def variants(spec: SweepSpec) -> tuple[Variant, ...]:
 def check(spec: SweepSpec) -> None:
     """Raise SweepError where the axes, a variant, or an evaluation entry's `only` or protocol cannot be."""
     _check_axes(spec)
+    _check_search(spec)
     found = variants(spec)
-    for name, entries in _entries(spec):
+    _check_race(spec, found)
+    lists: Mapping[str, Sequence[Entry]] = {
+        "evaluation": spec.evaluation, "probes": spec.probes, "certification": spec.certification
+    }
+    for name, entries in lists.items():
         for at, entry in enumerate(entries):
             _check_only(f"{name}.{at}.only", entry, found)
     for at, entry in enumerate(spec.evaluation):
@@ -51,12 +62,6 @@ def check(spec: SweepSpec) -> None:
             _check_called(f"evaluation.{at}.source", entry.source, found)
         if any(variant.experiment.protocol == "paper" for variant in meant(entry, found)):
             _check_paper(at, entry)
-
-
-def _entries(spec: SweepSpec) -> Iterator[tuple[str, Sequence[Entry]]]:
-    yield from (
-        ("evaluation", spec.evaluation), ("probes", spec.probes), ("certification", spec.certification)
-    )
 
 
 def _check_only(where: str, entry: Entry, found: Sequence[Variant]) -> None:
@@ -116,16 +121,28 @@ def _variants(spec: SweepSpec) -> Iterator[Variant]:
     for name, values in named:
         seeds = values.get("seed")
         repeated = {**spec.grid, "seed": seeds} if isinstance(seeds, list | tuple) else spec.grid
-        for point in itertools.product(*repeated.values()):
-            axes = dict(zip(repeated, point, strict=True))
+        listed = (dict(zip(repeated, one, strict=True)) for one in itertools.product(*repeated.values()))
+        for axes, race in _points(spec, name, listed):
             own = {**values, **axes}
             shared = without_other_kind(base, own)
             if _kind(own) == "import":
                 shared.pop("training", None)  # how the others are trained
-            yield _variant(spec, overrides(shared, own), name, axes)
+            yield _variant(spec, overrides(shared, own), name, axes, race)
 
 
-def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Mapping[str, Any]) -> Variant:
+def _points(
+    spec: SweepSpec, name: str | None, listed: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the axes of a named variant's experiments, each with the race that it is in."""
+    for axes in listed:
+        race = canonical({"variant": name, **axes})
+        for point in search.points(spec.search, race) if spec.search else ({},):
+            yield {**axes, **point}, race
+
+
+def _variant(
+    spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Mapping[str, Any], race: str
+) -> Variant:
     parts = [name] if name is not None else []
     parts += [_part(axis, value) for axis, value in axes.items() if axis != "seed"]
     label = ", ".join(parts)
@@ -134,7 +151,7 @@ def _variant(spec: SweepSpec, values: dict[str, Any], name: str | None, axes: Ma
         _check_training(settled)
         label = label or settled.network.norm or str(settled.network.function or settled.network.name)
         row = {key: _at(settled, key) for key in _keys(spec)}
-        return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled))
+        return Variant(label=label, name=name, row=row, experiment=_protocol(values, settled), race=race)
     except UserError as error:
         raise type(error)(f"variant {label!r}: {error}" if label else str(error)) from None
 
@@ -188,6 +205,43 @@ def _check_axes(spec: SweepSpec) -> None:
             _check_seeds(name, seeds)
 
 
+def _check_search(spec: SweepSpec) -> None:
+    over = spec.search.over if spec.search else {}
+    allowed = [key for key in VARIED if key not in ("seed", "priority")]
+    listed = [("the grid's axis", key) for key in spec.grid]
+    listed += [(f"variant {name!r}, as", key) for name, values in spec.variants.items() for key in values]
+    for key in over:
+        if key.partition(".")[0] not in allowed:
+            names = ", ".join(allowed)
+            raise SweepError(f"search.over: {key} cannot be drawn; allowed are {names} and what is in them")
+        for where, other in [*listed, *(("the search, as", other) for other in over if other != key)]:
+            if covers(key, other) or covers(other, key):
+                raise SweepError(f"search.over: {key} is also set by {where} {other}; keep one of them")
+
+
+def _check_race(spec: SweepSpec, found: Sequence[Variant]) -> None:
+    """Refuse to compare points by what they do not have, and early stopping that could stop nothing."""
+    if spec.search is None or not spec.search.compares:
+        return
+    if len(spec.name) > _LONGEST_NAME:
+        length = len(spec.name)
+        raise SweepError(f"name: of a search that compares, up to {_LONGEST_NAME} characters; these are {length}")
+    trained = [(one.label, one.experiment.data, one.experiment.training) for one in found if one.experiment.training]
+    by = spec.search.by
+    for label, data, training in trained:
+        if not data.held_out:
+            raise SweepError(f"search.by: variant {label!r} holds out no images to compare by: data.held_out is 0")
+        if training.objective == "natural" and by.startswith("adversarial"):
+            instead = by.replace("adversarial", "natural")
+            raise SweepError(f"search.by: variant {label!r} learns without an attack, and has no {by}; write {instead}")
+    stopping, longest = spec.search.early_stopping, max((training.epochs for *_, training in trained), default=0)
+    if stopping and stopping.grace >= longest:
+        raise SweepError(
+            f"search.early_stopping.grace: after {stopping.grace} of {longest} epochs there is nothing to stop; write "
+            "less than training.epochs"
+        )
+
+
 def _check_seeds(name: str, seeds: Sequence[Any]) -> None:
     if not seeds:
         raise SweepError(f"variants.{name}.seed: the list is empty; name at least one seed")
@@ -197,7 +251,8 @@ def _check_seeds(name: str, seeds: Sequence[Any]) -> None:
 
 def _keys(spec: SweepSpec) -> list[str]:
     named = itertools.chain.from_iterable(spec.variants.values())
-    return list(dict.fromkeys([*named, *spec.grid]))
+    keys = dict.fromkeys([*named, *spec.grid, *(spec.search.over if spec.search else ())])
+    return [key for key in keys if key != "priority"]  # which says when, not what
 
 
 def _at(settled: Experiment, key: str) -> Any:

@@ -11,8 +11,10 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from rna_ray.errors import SweepError
 from rna_ray.sweep import problems
 from rna_ray.sweep.entries import Certification, Evaluation, Probe
+from rna_ray.sweep.logging import Logging
+from rna_ray.sweep.search import Search
 from rna_ray.sweep.section import Name, Section, as_tuple, uncounted
-from rna_ray.sweep.sections import Data, Network, Resources, Training
+from rna_ray.sweep.sections import Budget, Data, Network, Resources, Training
 
 Model = TypeVar("Model", bound=BaseModel)
 Axis = Annotated[tuple[Any, ...], BeforeValidator(as_tuple), Field(min_length=1)]
@@ -37,6 +39,8 @@ class Experiment(Section):
     """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
     """Whether a network of several paths is compiled, where there is a compiler and each example follows its own."""
+    priority: int = uncounted(0)
+    """How urgent the network's units are: the higher the earlier, trainings before what needs them."""
 
 
 class SweepSpec(Experiment):
@@ -53,6 +57,8 @@ class SweepSpec(Experiment):
     variants: Mapping[str, Mapping[str, Any]] = uncounted({})
     """Named variants and the dotted keys that each sets; with a grid, every variant runs the whole grid. `seed` may be
     a list: the repetitions of this variant alone."""
+    search: Search | None = uncounted(None)
+    """Dotted keys whose values are drawn, beside those that the grid lists."""
     evaluation: Annotated[tuple[Evaluation, ...], BeforeValidator(as_tuple)] = ()
     """The attacks on every network."""
     probes: Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)] = ()
@@ -61,6 +67,10 @@ class SweepSpec(Experiment):
     """What is counted on every network under noise, for certified radii."""
     resources: Resources = uncounted(Resources())
     """What of the machine the units take."""
+    budget: Budget = uncounted(Budget())
+    """What it may take at most."""
+    logging: Logging = uncounted(Logging())
+    """Where each training's metrics go, epoch by epoch, beside the store."""
     presets: Mapping[str, Mapping[str, Any]] = uncounted({})
     """Named scales and the dotted keys that each sets before the grid expands, `grid.seed` among them."""
 

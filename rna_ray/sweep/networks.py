@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ class Found:
     """The norms of a network of ours, at the layers of its description; nothing is known of an imported one's."""
     layers: tuple[spaces.NormLayer, ...] = ()
 
-    @property
+    @functools.cached_property  # each entry asks again
     def batch_dependent(self) -> bool:
         """Whether an image's answer hangs on the others of its batch; an imported network is refused for that."""
         return self.space is not None and self.space.batch_dependent(self.layers)
@@ -148,6 +149,11 @@ def _counted(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
     left = info.train_examples - given.held_out
+    if left < 1:
+        raise SweepError(
+            f"data.held_out: {given.held_out} leaves nothing to train on; {given.name} has {info.train_examples:,} "
+            "training images"
+        )
     examples = left if given.train_examples is None else given.train_examples
     if not 1 <= examples <= left:
         raise SweepError(

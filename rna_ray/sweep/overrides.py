@@ -8,7 +8,7 @@ from typing import Any
 from rna_ray.errors import SweepError
 
 Tree = dict[str, Any]
-_ONE_KEY_DEEP = ("grid", "variants", "presets")  # their own keys may hold dots: grid.network.norm
+_OF_KEYS = ("grid", "variants", "presets", "search.over")  # their own keys may hold dots: grid.network.norm
 
 
 def override(tree: Mapping[str, Any], key: str, value: Any) -> Tree:
@@ -16,8 +16,7 @@ def override(tree: Mapping[str, Any], key: str, value: Any) -> Tree:
 
     A list is entered by an index from 0, or by `*` for each of its entries. Missing sections are made on the way.
     """
-    head, _, rest = key.partition(".")
-    parts = _own(tree.get(head), head, rest) if head in _ONE_KEY_DEEP and rest else key.split(".")
+    parts = _parts(tree, key)
     if not all(parts):
         raise SweepError(f"{key!r} is not a dotted key such as training.epochs")
     changed = _changed(tree, parts, value, key)
@@ -25,12 +24,23 @@ def override(tree: Mapping[str, Any], key: str, value: Any) -> Tree:
     return changed
 
 
-def _own(section: Any, head: str, rest: str) -> list[str]:
+def _parts(tree: Mapping[str, Any], key: str) -> list[str]:
+    """Return the keys that a dotted key leads through."""
+    section = next((one for one in _OF_KEYS if key.startswith(f"{one}.")), None)
+    if section is None:
+        return key.split(".")
+    held: Any = tree
+    for part in section.split("."):
+        held = held.get(part) if isinstance(held, Mapping) else None
+    return [*section.split("."), *_own(held, key.removeprefix(f"{section}."))]
+
+
+def _own(section: Any, rest: str) -> list[str]:
     """Return the parts of a key of such a section; of an own key that is a mapping, as a variant's, one may be set."""
     named = section if isinstance(section, Mapping) and rest not in section else {}
     within = [name for name, held in named.items() if isinstance(held, Mapping) and rest.startswith(f"{name}.")]
     name = max(within, key=len, default=None)
-    return [head, rest] if name is None else [head, name, rest.removeprefix(f"{name}.")]
+    return [rest] if name is None else [name, rest.removeprefix(f"{name}.")]
 
 
 def overrides(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:

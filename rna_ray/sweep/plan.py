@@ -10,7 +10,8 @@ from typing import Any
 from rna_ray import data
 from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import source
-from rna_ray.sweep import certifications, evaluations, expand, networks, probes
+from rna_ray.store import staging
+from rna_ray.sweep import certifications, evaluations, expand, networks, priorities, probes
 from rna_ray.sweep.certifications import Smoothing
 from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.experiment import SweepSpec
@@ -32,6 +33,8 @@ class Trial:
     """The id of the unit that trains or imports it."""
     kind: Kind
     """Whether that is a train or an import unit."""
+    race: str = ""
+    """What it shares with the other points of its search."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class Plan:
     certifications: tuple[Smoothing, ...] = ()
     costs: Mapping[str, int]
     """Estimated multiply-adds of each unit, by id."""
+    priorities: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """How urgent each unit is, by id: the units stand in that order, the highest first."""
     where: Where
 
 
@@ -80,54 +85,68 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     found = [networks.found(variant, digests, spec) for variant in expand.variants(spec)]
     cells, measured = list(_cells(found, spec)), list(_measurements(found, spec))
     smoothed = list(_smoothings(found, spec))
-    wanted = [{one.unit: one.cost} for one in found] + [cut for _, cut in (*cells, *measured, *smoothed)]
+    asked = [*cells, *measured, *smoothed]
+    wanted = [{one.unit: one.cost} for one in found] + [cut for _, cut, _ in asked]
     units_by_id = {unit.id: unit for cut in wanted for unit in cut}
-    evaluations.refuse_repeats(cell for cell, _ in cells)
-    probes.refuse_repeats([one for one, _ in measured], units_by_id)
-    certifications.refuse_repeats(one for one, _ in smoothed)
+    urgent = priorities.settled(found, [(cut, priority) for _, cut, priority in asked])
+    evaluations.refuse_repeats(cell for cell, *_ in cells)
+    probes.refuse_repeats([one for one, *_ in measured], units_by_id)
+    certifications.refuse_repeats(one for one, *_ in smoothed)
     trials = tuple(
-        Trial(row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind) for one in found
-    )
+        Trial(
+            row=one.variant.row, variant=one.variant.label, network=one.unit.id, kind=one.unit.kind,
+            race=one.variant.race,
+        )
+        for one in found
+    )  # fmt: skip
     return Plan(
-        sweep=spec.name, spec=spec, units=tuple(units_by_id.values()), trials=trials,
-        cells=tuple(cell for cell, _ in cells), probes=tuple(one for one, _ in measured),
-        certifications=tuple(one for one, _ in smoothed),
-        costs={unit.id: cost for cut in wanted for unit, cost in cut.items()}, where=_where(spec, found),
+        sweep=spec.name, spec=spec, units=priorities.ordered(units_by_id.values(), urgent), trials=trials,
+        cells=tuple(cell for cell, *_ in cells), probes=tuple(one for one, *_ in measured),
+        certifications=tuple(one for one, *_ in smoothed),
+        costs={unit.id: cost for cut in wanted for unit, cost in cut.items()}, priorities=urgent,
+        where=_where(spec, found),
     )  # fmt: skip
 
 
-def _cells(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Cell, dict[Unit, int]]]:
-    """Yield what the entries of `evaluation:` ask for, network by network."""
+def _ids(variants: Sequence[expand.Variant]) -> set[int]:
+    """Return which variants these are: comparing each with each of thousands would take minutes."""
+    return set(map(id, variants))
+
+
+def _cells(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Cell, dict[Unit, int], int]]:
+    """Yield what the entries of `evaluation:` ask for, network by network, with the entry's priority."""
     variants = [one.variant for one in found]
     labels = evaluations.labels(spec.evaluation)
-    meant = [expand.meant(entry, variants) for entry in spec.evaluation]
+    meant = [_ids(expand.meant(entry, variants)) for entry in spec.evaluation]
     for one in found:
         for at, entry in enumerate(spec.evaluation):
-            if one.variant in meant[at]:
+            if id(one.variant) in meant[at]:
                 with _entry(f"evaluation.{at}"):
-                    yield from evaluations.cells(
-                        entry, labels[at], one, evaluations.source_of(entry, one, found)
-                    )
+                    source = evaluations.source_of(entry, one, found)
+                    for cell, cut in evaluations.cells(entry, labels[at], one, source):
+                        yield cell, cut, entry.priority
 
 
-def _measurements(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Measurement, dict[Unit, int]]]:
-    """Yield what the entries of `probes:` ask for, entry by entry."""
+def _measurements(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Measurement, dict[Unit, int], int]]:
+    """Yield what the entries of `probes:` ask for, entry by entry, with the entry's priority."""
     variants = [one.variant for one in found]
     for at, (entry, label) in enumerate(zip(spec.probes, evaluations.labels(spec.probes), strict=True)):
-        meant = expand.meant(entry, variants)
+        meant = _ids(expand.meant(entry, variants))
         with _entry(f"probes.{at}"):
-            yield from probes.measurements(entry, label, [one for one in found if one.variant in meant])
+            for one, cut in probes.measurements(entry, label, [one for one in found if id(one.variant) in meant]):
+                yield one, cut, entry.priority
 
 
-def _smoothings(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Smoothing, dict[Unit, int]]]:
-    """Yield what the entries of `certification:` ask for, network by network."""
+def _smoothings(found: Sequence[Found], spec: SweepSpec) -> Iterator[tuple[Smoothing, dict[Unit, int], int]]:
+    """Yield what the entries of `certification:` ask for, network by network, with the entry's priority."""
     variants = [one.variant for one in found]
-    meant = [expand.meant(entry, variants) for entry in spec.certification]
+    meant = [_ids(expand.meant(entry, variants)) for entry in spec.certification]
     for one in found:
         for at, entry in enumerate(spec.certification):
-            if one.variant in meant[at]:
+            if id(one.variant) in meant[at]:
                 with _entry(f"certification.{at}"):
-                    yield from certifications.smoothings(entry, one)
+                    for smoothing, cut in certifications.smoothings(entry, one):
+                        yield smoothing, cut, entry.priority
 
 
 @contextlib.contextmanager
@@ -157,7 +176,7 @@ def _where(spec: SweepSpec, found: list[Found]) -> Where:
 
 
 def _content(given: Data) -> str:
-    return data.content_digest(given.name, given.root, given.download)
+    return data.content_digest(given.name, staging.folder(given.name, given.root), given.download)
 
 
 def _once(digest: Digest) -> Digest:

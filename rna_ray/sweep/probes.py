@@ -141,10 +141,9 @@ def _units(
     }
     passes, source_passes = record.passes(settings, extent_of(one))
     macs = one.macs * passes + (source.macs * source_passes if source else 0)
-    return {
-        units.probe(whole, examples=(start, stop)): round(macs * (stop - start))
-        for start, stop in evaluations.shards(entry, examples)
-    }
+    parts = list(evaluations.shards(entry, examples))
+    cut = units.cut("probe", whole, parts)
+    return {unit: round(macs * (stop - start)) for unit, (start, stop) in zip(cut, parts, strict=True)}
 
 
 def _count(entry: Probe, record: catalog.Probe, one: Found) -> int:

@@ -33,7 +33,7 @@ class Data(Section):
     name: Annotated[str, known(data.info)]
     """The data set; `rna_ray.data.DATASETS` lists them."""
     root: str | None = uncounted(None)
-    """The folder that holds the data set's files, where it needs any."""
+    """The folder that holds the data set's files, where it needs any; or a URI, which each machine copies once."""
     download: bool = uncounted(False)
     """Whether missing files may be fetched."""
     train_examples: Whole | None = None
@@ -45,7 +45,13 @@ class Data(Section):
     @classmethod
     def _absolute(cls, root: str | None) -> str | None:
         """Workers run in folders of their own, and a sweep may be resumed from another."""
-        return None if root is None else str(Path(root).expanduser().absolute())
+        return root if root is None or "://" in root else str(Path(root).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _no_download_to_a_uri(self) -> Data:
+        if self.download and self.root is not None and "://" in self.root:
+            raise SweepError(f"download: nothing is fetched into {self.root}; leave it out, or give a folder as root")
+        return self
 
 
 NAMED_ONLY = ("name", "width", "norm", "last_norm", "layer_based", "activation", "mean", "std")
@@ -282,6 +288,11 @@ class Share(Section):
     """The CPUs that a unit takes; fractions let several share one."""
     gpu: float = uncounted(0.0, ge=0)
     """The GPUs that a unit takes; fractions let several share one."""
+    limit: float | None = uncounted(None, gt=0)
+    """The seconds that an attempt at a unit may take before it counts as failed; null is as long as it takes."""
+    smaller_batches: bool = uncounted(False)
+    """Whether a unit that runs out of memory is done with the largest half, quarter … of its batch that fits, which its
+    rows then say, instead of failing."""
 
     @model_validator(mode="after")
     def _something(self) -> Share:
@@ -302,6 +313,8 @@ class TrainShare(Share):
 
     workers: Whole | None = uncounted(None)
     """The number of processes that share every batch of a training; null is one, or one a GPU where there are more."""
+    checkpoint: float = uncounted(600.0, gt=0)
+    """The seconds between the checkpoints of a training within an epoch: what a machine that dies costs at most."""
 
     @property
     def processes(self) -> int:
@@ -324,6 +337,15 @@ class Pool(Share):
 
     actors: Whole | None = uncounted(None)
     """The number of evaluation actors; null is as many as fit."""
+
+
+class Budget(Section):
+    """What the sweep may take at most; a run that reaches it ends as by Ctrl-C, resumable."""
+
+    hours: float | None = uncounted(None, ge=0)
+    """The wall hours of one run; null is no limit."""
+    gpu_hours: float | None = uncounted(None, ge=0)
+    """The GPU hours of all runs together: of the units in the store and of those that run; null is no limit."""
 
 
 class Resources(Section):

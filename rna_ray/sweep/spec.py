@@ -79,6 +79,9 @@ def _refuse_undone(tree: Tree, stages: Sequence[_Stage], sets: Sequence[str], pr
         for axis in _mapping(tree.get("grid")):
             if covers(axis, key):
                 raise SweepError(f"{where}: the grid varies {axis}; replace its values: --set grid.{axis}='[…]'")
+        for axis in _searched(tree):
+            if covers(axis, key):
+                raise SweepError(f"{where}: the search draws {axis}; set from what: --set search.over.{axis}='[…]'")
         for name, values in _mapping(tree.get("variants")).items():
             for axis in _mapping(values):
                 if covers(axis, key):
@@ -119,7 +122,7 @@ def _plain(tree: Tree) -> Tree:
 def _filled(tree: Tree) -> Tree:
     """Return the tree with the first value of each axis set, so that what only the axes give is not missing.
 
-    Only keys that the grid or every variant sets: nothing leaks into a variant, each sets them anew.
+    Only keys that the grid, the search or every variant sets: nothing leaks into a variant, each sets them anew.
     """
     variants = [_mapping(values) for values in _mapping(tree.get("variants")).values()]
     first = {key: value for key, value in (variants or [{}])[0].items() if all(key in values for values in variants)}
@@ -128,7 +131,16 @@ def _filled(tree: Tree) -> Tree:
     for key, values in _mapping(tree.get("grid")).items():
         if isinstance(values, list) and values:
             first[key] = values[0]
+    for key, domain in _searched(tree).items():
+        if isinstance(domain, list) and domain:
+            first[key] = domain[0]
+        elif isinstance(domain, Mapping) and "high" in domain:
+            first[key] = domain["high"]
     return overrides(expand.without_other_kind(tree, first), first)
+
+
+def _searched(tree: Tree) -> Mapping[str, Any]:
+    return _mapping(_mapping(tree.get("search")).get("over"))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

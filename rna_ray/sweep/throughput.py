@@ -15,10 +15,12 @@ from rna_ray.errors import UserError
 from rna_ray.networks import describe
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep import certifications, cost, evaluations
+from rna_ray.sweep.forecast import Usual
 from rna_ray.sweep.units import NAMES, Kind
 
 if TYPE_CHECKING:
     from rna_ray.store import Store
+    from rna_ray.sweep.plan import Where
 
 LOOKED_AT = 200
 """The most units of a kind that are read. Ids are digests, so the first of them in order are as good as drawn."""
@@ -75,13 +77,27 @@ def rate(kind: str, *, gpu: bool, measured: Sequence[Measured]) -> Rate:
     return Rate(macs_per_second=assumed, basis=basis)
 
 
+def usual(where: Where, measured: Sequence[Measured]) -> dict[Kind, Usual]:
+    """Return how fast a unit of each kind is with what it takes of a machine, before any of it was done."""
+    found = {}
+    for kind in NAMES:
+        share = where.share(kind)
+        gpu = share.gpu > 0
+        devices = max(1.0, share.gpu if gpu else float(int(share.cpu)))
+        found[kind] = Usual(
+            macs_per_second=devices * rate(kind, gpu=gpu, measured=measured).macs_per_second,
+            measured=any(one.kind == kind and one.gpu == gpu for one in measured),
+        )
+    return found
+
+
 def measured(store: Store) -> list[Measured]:
     """Return how fast the store's trials, evaluations and certifications were.
 
-    Left out are units whose work cannot be told, and those that took less than TELLING_SECONDS.
+    Left out are units whose work cannot be told, those that took less than TELLING_SECONDS, and damaged files.
     """
     rates: dict[tuple[Kind, str], list[float]] = collections.defaultdict(list)
-    trials = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
+    trials = {row["unit_id"]: row for row in store.read("trials", whole=True).to_pylist()}
     for row in [*_trials(store, trials), *_evaluations(store, trials), *_certifications(store, trials)]:
         if row["macs"] and row["seconds"] >= TELLING_SECONDS:
             cores = row["threads"] if row["device"] == "cpu" else 1
@@ -96,7 +112,7 @@ def _trials(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict
     """Yield the finished trainings with the seconds of all their epochs: a resumed trial's own begin anew."""
     finished = [unit_id for unit_id, row in trials.items() if row["state"] == "finished"]
     spent: dict[str, float] = collections.defaultdict(float)
-    for row in store.read("epochs", finished).select(["unit_id", "seconds"]).to_pylist():
+    for row in store.read("epochs", finished, whole=True).select(["unit_id", "seconds"]).to_pylist():
         spent[row["unit_id"]] += row["seconds"]
     for unit_id in finished:
         settings = json.loads(trials[unit_id]["settings"])
@@ -118,7 +134,7 @@ def _of_networks(
 ) -> Iterator[dict[str, Any]]:
     """Yield the finished units of a kind that asks a network, each with its multiply-adds."""
     some = sorted(store.done(RECORDS[kind]))[:LOOKED_AT]
-    for row in store.read(RECORDS[kind], some).to_pylist():
+    for row in store.read(RECORDS[kind], some, whole=True).to_pylist():
         network, settings = trials.get(row["network_id"]), json.loads(row["settings"])
         known = network and "source" not in settings  # else two networks took a part each
         macs = _image(json.loads(network["settings"])) if known else None

@@ -24,6 +24,9 @@ _FLOAT = re.compile(
 )
 
 
+_DEEPEST, _MOST = 100, 1_000_000  # far beyond any sweep: a few lines of aliases could otherwise fill the memory
+
+
 @final
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own shape
@@ -71,6 +74,7 @@ def parse(text: str, *, where: str) -> Any:
     """Return the value of a YAML text; `where` begins the sentence of a SweepError."""
     try:
         value = yaml.load(text, Loader=_Loader)
+        _check_size(value, {})
         json.dumps(value)  # refuses what contains itself (`&a [*a]`) and tags that are no JSON values (`!!binary`)
         return value
     except yaml.MarkedYAMLError as error:
@@ -79,6 +83,23 @@ def parse(text: str, *, where: str) -> Any:
         raise SweepError(f"{where}{place}: {_sentence(error)}") from None
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise SweepError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_size(value: object, known: dict[int, int], depth: int = 0) -> int:
+    """Return how many values there are once aliases are spelled out; ValueError where they are too many or too deep."""
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) in known:
+        return known[id(value)]
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    known[id(value)] = 0  # what contains itself is refused elsewhere
+    inside = value.values() if isinstance(value, dict) else value
+    found = 1 + sum(_check_size(one, known, depth + 1) for one in inside)
+    if found > _MOST:
+        raise ValueError(f"it holds more than {_MOST:,} values once its aliases are spelled out")
+    known[id(value)] = found
+    return found
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:

@@ -16,12 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rna_ray.errors import CheckpointError
-from rna_ray.store import layout
+import rna_ray
+from rna_ray.errors import CheckpointError, StoreError
+from rna_ray.store import cache, layout, weights
 from rna_ray.store.parquet import Store
 
 log = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]
+_ROOM = "weights"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,6 +33,8 @@ class Checkpoints:
 
     store: Store
     unit_id: str
+    commit: str | None = None
+    """The git commit of the code that writes them, where there is one."""
 
     def write(self, name: str, tensors: Tensors, about: dict[str, Any]) -> str:
         """Write tensors and a JSON description as one file, at once; return its SHA-256, which is part of its name.
@@ -39,9 +43,7 @@ class Checkpoints:
         """
         with tempfile.TemporaryDirectory(prefix="rna-ray-") as folder:
             local = Path(folder) / "weights"
-            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(contiguous, local, metadata={"about": json.dumps(about)})
-            digest = sha256(local)
+            digest = save(local, tensors, about)
             self.store.put_file(self.path(name, digest), local)
             return digest
 
@@ -50,12 +52,28 @@ class Checkpoints:
 
         Raises CheckpointError where it is missing, truncated or altered.
         """
-        with tempfile.TemporaryDirectory(prefix="rna-ray-") as folder:
-            local = self.store.local_path(self.path(name, digest))
-            if local is None:
-                local = Path(folder) / "weights"
-                self.store.get_file(self.path(name, digest), local)
+        local = self.store.local_path(self.path(name, digest))
+        if local is not None:
             return load(local, digest)
+        try:
+            return load(self._cached(name, digest), digest)
+        except CheckpointError:  # it gave way to others just now, or this machine's disk damaged it
+            cache.forget(_ROOM, f"{digest}.safetensors")
+            return load(self._cached(name, digest), digest)
+
+    def _cached(self, name: str, digest: str) -> Path:
+        """Return where this machine keeps a remote store's weights: a copy for all its processes, checked as it comes.
+
+        What a training resumes from is copied too: by the process that goes on, and by it alone.
+        """
+
+        def fetch(target: Path) -> None:
+            self.store.get_file(self.path(name, digest), target)
+            if (found := sha256(target)) != digest:
+                where = self.store.files.full(self.path(name, digest))
+                raise CheckpointError(f"{where} is damaged: its SHA-256 is {found[:16]}…, {digest[:16]}… was written")
+
+        return cache.kept(_ROOM, f"{digest}.safetensors", fetch)
 
     def remove(self, name: str, digest: str) -> None:
         """Remove a file that a later one took the place of."""
@@ -66,8 +84,11 @@ class Checkpoints:
 
         The marker comes last, so a death in between leaves the state before intact.
         """
+        made_by = self.made_by()
+        if (mine := {"rna_ray": rna_ray.__version__, "commit": self.commit}) not in made_by:
+            made_by.append(mine)
         old, digest = self._marker(), self.write("resume", tensors, about)
-        self.store.files.write(self._marker_path, json.dumps({"sha256": digest}).encode())
+        self.store.files.write(self._marker_path, json.dumps({"sha256": digest, "made_by": made_by}).encode())
         if old and old != digest:
             self.remove("resume", old)
 
@@ -80,13 +101,19 @@ class Checkpoints:
         while digest:
             try:
                 return self.read("resume", digest)
-            except CheckpointError as error:
+            except (CheckpointError, StoreError) as error:
                 failed, digest = digest, self._marker()
-                if digest == failed:
-                    log.warning("%s; unit %s is trained from the start", error, self.unit_id)
-                    return None
-                # else another attempt at the unit, one whose driver has died say, went on meanwhile
+                if digest != failed:
+                    continue  # another attempt at the unit, one whose driver has died say, went on meanwhile
+                if isinstance(error, StoreError):
+                    raise
+                log.warning("%s; unit %s is trained from the start", error, self.unit_id)
+                return None
         return None
+
+    def made_by(self) -> list[dict[str, str | None]]:
+        """Return the versions and commits that trained the state to resume from; of an older release's, none."""
+        return weights.made_by(self.store, self.unit_id)
 
     def drop_resume(self) -> None:
         """Forget the state to resume from, once the unit's rows are there."""
@@ -96,10 +123,11 @@ class Checkpoints:
 
     def _marker(self) -> str | None:
         """Return the SHA-256 of the state to resume from, if there is one."""
-        if not self.store.files.exists(self._marker_path):
+        marker = self.store.files.find(self._marker_path)
+        if marker is None:
             return None
         try:
-            found = json.loads(self.store.files.read(self._marker_path))["sha256"]
+            found = json.loads(marker)["sha256"]
         except (ValueError, KeyError, TypeError):
             return None
         return found if isinstance(found, str) and _SHA256.fullmatch(found) else None
@@ -110,13 +138,20 @@ class Checkpoints:
 
     @property
     def _marker_path(self) -> PurePosixPath:
-        return layout.checkpoint_file(self.unit_id, "resume.json")
+        return layout.resume_marker(self.unit_id)
 
 
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save(path: Path, tensors: Tensors, about: dict[str, Any]) -> str:
+    """Write tensors and a JSON description as one safetensors file; return its SHA-256."""
+    contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"about": json.dumps(about)})
+    return sha256(path)
 
 
 def load(path: Path, expected: str | None = None) -> tuple[Tensors, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 On one device, or as one of several workers that share every batch (`training.workers`). Every draw is a function of
 (unit id, epoch, example), and the learning rate of the progress: what a resumed training needs is the weights, the
-optimiser's state and the epoch, and it gives bit for bit what an uninterrupted one gives.
+optimiser's state, the epoch, and within one the step and the sums so far. It gives bit for bit what an uninterrupted
+one gives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -40,6 +42,32 @@ Report = Callable[[dict[str, Any]], None]
 _KEPT = {"momentum_buffer": "momentum", "exp_avg": "adam.mean", "exp_avg_sq": "adam.square", "step": "adam.step"}
 """What an optimiser keeps of each weight, and how a checkpoint calls it."""
 
+_NETWORK, _BEFORE = "network", "before"
+"""How a checkpoint calls the weights, and within an epoch those before it, to which a diverging training returns."""
+
+_GO_ON, _WRITE, _LEAVE = range(3)
+
+
+class Stopped(Exception):
+    """A training left because it was asked to, its state written: it goes on from there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far an epoch is: what its row sums up so far, all of it exact."""
+
+    step: int = 0
+    """The updates made."""
+    total: float = 0.0
+    """The sum of their losses."""
+    right: int = 0
+    """The training images that were right in them, in all slices of the batches."""
+    seconds: float = 0.0
+
+
+Pause = Callable[[Position], None]
+"""Called after every update, by all workers; writes the state now and then, and raises Stopped once asked to stop."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
@@ -55,25 +83,48 @@ class Fitted:
 def fit(
     settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, checkpoints: Checkpoints, *,
     device: torch.device, forward: Forward | None = None, report: Report = lambda row: None, workers: Workers = ALONE,
+    checkpoint_seconds: float = math.inf, stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train a network, from its last checkpoint if there is one, and return the record of it.
 
     `report` is called after each epoch, its checkpoint written, with the epoch's row; what it raises ends the training,
     resumable. Training whose loss or weights stop being finite ends as `diverged`, with the weights before that epoch.
-    Of several `workers`, all of which call this, the first alone writes and reports; the others' checksums are empty.
+    The state to resume from is written after each epoch, within one every `checkpoint_seconds`, and once `stop` says
+    so: then Stopped is raised. Of several `workers`, all of which call this, the first alone writes, reports and is
+    asked to stop; the others' checksums are empty.
     """
 
     def write(name: str, epoch: int) -> str:
         return checkpoints.write(name, network.state_dict(), {"epoch": epoch}) if workers.first else ""
 
     trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward, workers)
-    rows, best = trainer.restore(checkpoints)
-    if not rows:
+    rows, best, position, before = trainer.restore(checkpoints)
+    said = {"batch": settings["training"]["batch"]}
+    written = time.monotonic()
+    if not best:
         best = {"epoch": 0, "score": -1, "sha256": write("best", 0)}
+
+    def pause(here: Position) -> None:
+        nonlocal written
+        leaving, due = stop(), time.monotonic() - written >= checkpoint_seconds
+        decision = workers.agree(_LEAVE if leaving else _WRITE if due else _GO_ON, device)
+        if decision == _GO_ON:
+            return
+        here = dataclasses.replace(here, right=workers.total(here.right, device))
+        if workers.first:
+            about = {**said, "epoch": len(rows), "rows": rows, "best": best, "position": dataclasses.asdict(here)}
+            checkpoints.keep_resume({**trainer.tensors(), **_under(_BEFORE, before)}, about)
+            written = time.monotonic()
+        if decision == _LEAVE:
+            workers.agree(_LEAVE, device)  # the others wait until the first has written: who leaves may end them all
+            raise Stopped
+
     state: Literal["finished", "diverged"] = "finished"
     for epoch in range(len(rows), settings["training"]["epochs"]):
-        before = {key: value.clone() for key, value in network.state_dict().items()}
-        row = trainer.epoch(epoch)
+        if not position.step:
+            before = {key: value.clone() for key, value in network.state_dict().items()}
+        row = trainer.epoch(epoch, position, pause)
+        position = Position()
         if row is None:
             network.load_state_dict(before)
             state = "diverged"
@@ -84,11 +135,29 @@ def fit(
             best = {"epoch": epoch + 1, "score": trainer.score(row), "sha256": write("best", epoch + 1)}
         if not workers.first:
             continue
-        checkpoints.keep_resume(trainer.tensors(), {"epoch": epoch + 1, "rows": rows, "best": best})
+        checkpoints.keep_resume(trainer.tensors(), {**said, "epoch": epoch + 1, "rows": rows, "best": best})
+        written = time.monotonic()
         if superseded != best["sha256"]:  # only now: until then, the state to resume from points to it
             checkpoints.remove("best", superseded)
         report(row)
     return Fitted(state, rows, best["epoch"], write("last", len(rows)), best["sha256"])
+
+
+def try_batch(
+    settings: Mapping[str, Any], network: Network, train: Split, held_out: Split, *, device: torch.device,
+    forward: Forward | None = None, count: int = 1,
+) -> None:
+    """Make one update, of one of so many workers, and look at one held-out batch, to see whether they fit into memory.
+
+    The network is of no use afterwards.
+    """
+    batch = max(settings["training"]["batch"] // count, 1)
+    alone = {**settings, "training": {**settings["training"], "batch": batch}}
+    few = held_out.part(np.arange(min(batch, len(held_out.labels))))
+    trainer = _Trainer(alone, network, train, few, "try", device, forward, ALONE)
+    random = Randomness("try")
+    trainer._update(settings["training"]["epochs"], random, torch.arange(trainer.batch, device=device))
+    trainer._held_out(random, None)
 
 
 class _Trainer:
@@ -120,30 +189,44 @@ class _Trainer:
         self.batch = min(self.settings["batch"], len(self.labels))
         self.batches = len(self.labels) // self.batch  # the last, smaller one waits for the next shuffle
 
-    def epoch(self, epoch: int) -> dict[str, Any] | None:
-        """Train one epoch and return its row, or None where the loss or the weights stopped being finite."""
+    def epoch(self, epoch: int, position: Position, pause: Pause) -> dict[str, Any] | None:
+        """Train one epoch from a position in it on, and return its row.
+
+        Returns None where the loss or the weights stopped being finite.
+        """
         try:
-            return self._epoch(epoch)
+            return self._epoch(epoch, position, pause)
         except AttackError:
             if self._sound():
                 raise
             return None  # along gradients that are not finite no attack stays in its ball
 
-    def _epoch(self, epoch: int) -> dict[str, Any] | None:
-        random, started, total = Randomness(f"{self.unit_id}/epoch-{epoch}"), time.perf_counter(), 0.0
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+    def _epoch(self, epoch: int, position: Position, pause: Pause) -> dict[str, Any] | None:
+        random, total = Randomness(f"{self.unit_id}/epoch-{epoch}"), position.total
+        started = time.perf_counter() - position.seconds
+        # The first worker counts what all of them had right before: a sum over the workers counts it once.
+        right = torch.tensor(position.right if self.workers.first else 0, dtype=torch.int64, device=self.device)
         order = torch.from_numpy(random.permutation("order", len(self.labels))).to(self.device)
-        for step in range(self.batches):
+
+        def here(step: int) -> Position:
+            return Position(step, total, int(right), time.perf_counter() - started)
+
+        for step in range(position.step, self.batches):
             self._set_rate((epoch + step / self.batches) / self.settings["epochs"])
             loss, right_here = self._update(epoch, random, order[step * self.batch : (step + 1) * self.batch])
             total += loss
             right += right_here
             if not math.isfinite(loss):
                 return None
+            pause(here(step + 1))
+        self._set_rate((epoch + (self.batches - 1) / self.batches) / self.settings["epochs"])
         if not self._finite():  # a loss is that before its update, so the last one says nothing of these weights
             return None
-        self.workers.sum([right])
         seconds = time.perf_counter() - started
+        # One that trains alone may leave between held-out batches too; several, whose slices may be empty, do not agree
+        # on so many of them.
+        measured = self._held_out(random, (lambda: pause(here(self.batches))) if self.workers.count == 1 else None)
+        self.workers.sum([right])
         return {
             "epoch": epoch + 1,
             "loss": total / self.batches,
@@ -151,7 +234,7 @@ class _Trainer:
             "train_examples": self.batches * self.batch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": self.batches * self.batch / seconds,
-            **self._held_out(random),
+            **measured,
             "seconds": time.perf_counter() - started,
         }
 
@@ -219,10 +302,10 @@ class _Trainer:
         self.workers.sum(gradients)
         return perturbed(weights, gradients, self.perturbation["gamma"])
 
-    def _held_out(self, random: Randomness) -> dict[str, int | float | None]:
+    def _held_out(self, random: Randomness, pause: Callable[[], None] | None) -> dict[str, int | float | None]:
         """Return how many held-out images are right and their mean cross-entropy, natural and as training attacks.
 
-        Where training adds noise, both are with noise.
+        Where training adds noise, both are with noise. `pause` is called between batches.
         """
         sums = torch.zeros(2, 2, dtype=torch.float64, device=self.device)  # right and cross-entropy, of each kind
         with mode(self.network, "eval"), self.workers.together(AttackError, self.device):
@@ -235,6 +318,8 @@ class _Trainer:
                 sums[0] += _scores(defence.answer(x, "natural"), y)
                 if self.held_out_attack is not None:
                     sums[1] += _scores(self.held_out_attack(defence, x, y).logits, y)
+                if pause is not None:
+                    pause()
         self.workers.sum([sums])
         (natural, natural_loss), (adversarial, adversarial_loss) = sums.tolist()
         held_out, attacked = len(self.held_labels), self.held_out_attack is not None
@@ -266,24 +351,45 @@ class _Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items()
             if value is not None  # SGD without momentum keeps an empty place for it
         }
-        return {**{f"network.{key}": value for key, value in self.network.state_dict().items()}, **kept}
+        return {**_under(_NETWORK, self.network.state_dict()), **kept}
 
-    def restore(self, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Load the state to resume from, if any; return the epochs' rows so far, and which one was best."""
+    def restore(
+        self, checkpoints: Checkpoints
+    ) -> tuple[list[dict[str, Any]], dict[str, Any], Position, Tensors]:
+        """Load the state to resume from, if any; return the epochs' rows so far and which one was best.
+
+        Within an epoch, return the position in it, and the weights before it, too.
+        """
         found = checkpoints.resume()
-        epochs = torch.tensor([found[1]["epoch"] if found else 0], dtype=torch.float32, device=self.device)
-        if self.workers.count > 1 and len(set(self.workers.gather(epochs).flatten().tolist())) > 1:
-            raise CheckpointError(f"the workers of unit {checkpoints.unit_id} do not resume from the same epoch")
+        # A state of other batches, as of a machine with less memory, is of another training; older ones do not say.
+        asked = self.settings.get("batch_asked", self.settings["batch"])
+        if found is not None and found[1].get("batch", asked) != self.settings["batch"]:
+            found = None
+        tensors, about = found or ({}, {"epoch": 0, "rows": [], "best": {}})
+        position = Position(**about.get("position", {}))
+        here = torch.tensor([about["epoch"], position.step], dtype=torch.float32, device=self.device)
+        if self.workers.count > 1 and len(self.workers.gather(here).unique(dim=0)) > 1:
+            raise CheckpointError(f"the workers of unit {checkpoints.unit_id} do not resume from the same step")
         if found is None:
-            return [], {}
-        tensors, about = found
-        weights = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
-        load_into(self.network, weights, f"the checkpoint of unit {checkpoints.unit_id}")
+            return [], {}, position, {}
+        where = f"the checkpoint of unit {checkpoints.unit_id}"
+        load_into(self.network, _of(_NETWORK, tensors), where)
         for name, parameter in self.network.named_parameters():
             for key, called in _KEPT.items():
                 if (value := tensors.get(f"{called}.{name}")) is not None:  # torch's Adam counts steps on the CPU
                     self.optimizer.state[parameter][key] = value if key == "step" else value.to(self.device)
-        return about["rows"], about["best"]
+        before = {key: tensor.to(self.device) for key, tensor in _of(_BEFORE, tensors).items()}
+        return about["rows"], about["best"], position, before
+
+
+def _under(name: str, tensors: Tensors) -> Tensors:
+    """Return tensors under a name of the checkpoint's."""
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def _of(name: str, tensors: Tensors) -> Tensors:
+    """Return the tensors of a checkpoint that lie under a name."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _optimizer(network: Network, settings: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -55,6 +55,16 @@ class Workers:
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(total.view_as(tensor))
 
+    def agree(self, decision: int, device: torch.device) -> int:
+        """Return the first worker's decision, to every worker; it waits until all have called this."""
+        return decision if self.count == 1 else self.total(decision if self.first else 0, device)
+
+    def total(self, number: int, device: torch.device) -> int:
+        """Return the sum of a number over all workers, exactly."""
+        numbers = torch.tensor([number], dtype=torch.int64, device=device)
+        self.sum([numbers])
+        return int(numbers)
+
     @contextlib.contextmanager
     def together(self, kind: type[Exception], device: torch.device) -> Iterator[None]:
         """Let an error of this kind that any worker meets inside the block be raised by every worker after it."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration_base import Driver, Run, Start
+from integration_base import Clusters, Driver, Run, Start
 
 from rna_ray.store import Store, open_store
 
@@ -87,3 +87,20 @@ def start() -> Iterator[Start]:
 def run(start: Start) -> Run:
     """Run the command line to its end."""
     return lambda *words: start(*words).ended()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Clusters]:
+    """Start a cluster of one node with so many CPUs and return its address."""
+    from ray.cluster_utils import Cluster as RayCluster
+
+    clusters = []
+
+    def started(cpus: int) -> str:
+        node = {"num_cpus": cpus, "num_gpus": 0, "include_dashboard": False}
+        clusters.append(RayCluster(initialize_head=True, head_node_args=node))
+        return clusters[-1].address
+
+    yield started
+    for one in clusters:
+        one.shutdown()

@@ -50,23 +50,24 @@ class Driver:
 
     def workers(self, title: str) -> list[int]:
         """Return the ids of this driver's processes that Ray gave such a title."""
-        return [pid for pid, name in _processes(self.process.pid) if name.startswith(title)]
+        return [pid for pid, name in processes_of(self.process.pid) if name.startswith(title)]
 
     def until(self, look: Callable[[], Found]) -> Found:
         """Return what `look` finds, once it finds anything; the driver must not end before."""
         return until(look, self.process)
 
-    def clean(self) -> None:
-        """Kill what is left of the session."""
-        for pid in [self.process.pid, *(pid for pid, _ in _processes(self.process.pid))]:
+    def clean(self) -> str:
+        """Kill what is left of the session; return what the driver said on stderr and nobody has read."""
+        for pid in [self.process.pid, *(pid for pid, _ in processes_of(self.process.pid))]:
             if pid != self.process.pid or self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
+        return self.process.communicate()[1]
 
 
 Start = Callable[..., Driver]
 Run = Callable[..., Ended]
+Clusters = Callable[[int], str]
 
 
 def until(look: Callable[[], Found], process: subprocess.Popen[str] | None = None) -> Found:
@@ -80,7 +81,8 @@ def until(look: Callable[[], Found], process: subprocess.Popen[str] | None = Non
     return found
 
 
-def _processes(session: int) -> Iterator[tuple[int, str]]:
+def processes_of(session: int) -> Iterator[tuple[int, str]]:
+    """Yield the id and the command line of each process of a session; Ray writes there what a worker does."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):

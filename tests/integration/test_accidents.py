@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import signal
+import subprocess
+import time
 from pathlib import Path
 
-from integration_base import EVALUATOR, TRIAL, UNITS, Run, Start, epochs_behind, until
+import pytest
+from integration_base import EVALUATOR, MAIN, SECONDS, TRIAL, UNITS, Run, Start, epochs_behind, until
 
+from rna_ray.running import drivers
 from rna_ray.store import Store, differences, open_store
+from rna_ray.training.checkpoint import Checkpoints
 
 MIDDLE = range(2, 6)  # epochs of 8 after which a training is disturbed
 
@@ -56,21 +63,96 @@ def test_an_evaluator_that_is_killed_leaves_its_unit_to_another(
     assert differences(reference, rows) == []
 
 
+@pytest.mark.parametrize("address", ["local", "inline"])
 def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(
-    start: Start, run: Run, sweep: Path, store: Path, reference: Store
+    address: str, start: Start, run: Run, sweep: Path, store: Path, reference: Store
 ) -> None:
-    driver = start("run", sweep, "--store", store)
+    driver = start("run", sweep, "--store", store, "--address", address)
     unit = driver.until(lambda: in_the_middle(store))
+    (seen,) = drivers.at_work(open_store(store))
+    assert (seen.sweep, seen.pid, seen.state) == ("small", driver.process.pid, "running")
     os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does: to the driver and all its children
     ended = driver.ended()
     assert (ended.code, ended.out) == (130, "") and "Traceback" not in ended.err
     assert ended.err.splitlines()[-1].startswith("stopped; what is finished is kept")
     assert ended.err.endswith(f"rna-ray resume small --store {store}\n")
-    before = epochs_behind(store)[unit]
+    before, left = epochs_behind(store)[unit], Checkpoints(open_store(store), unit).resume()
+    assert left is not None and left[1]["position"]["step"] > 0  # it left within an epoch, with all that it had done
+    assert drivers.all_of(open_store(store)) == [] and not open_store(store).failures()
     resumed = run("resume", "small", "--store", store, "--json")
     assert resumed.code == 0, resumed.err
     assert rows_of(store)[unit][: len(before)] == before
     assert differences(reference, open_store(store)) == []
+
+
+def test_sigterm_is_as_ctrl_c_and_ctrl_c_twice_leaves_at_once(
+    start: Start, run: Run, sweep: Path, store: Path, reference: Store
+) -> None:
+    asked = ("--store", store, "--address", "inline")
+    driver = start("run", sweep, *asked)
+    driver.until(lambda: in_the_middle(store))
+    driver.process.terminate()
+    ended = driver.ended()
+    assert ended.code == 130 and ended.err.splitlines()[-1].startswith("stopped; what is finished is kept")
+    second = start("resume", "small", *asked)
+    second.until(lambda: drivers.at_work(open_store(store)))
+    for _ in range(2):
+        second.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    ended = second.ended()
+    assert ended.code == 130 and "Traceback" not in ended.err
+    assert run("resume", "small", *asked).code == 0
+    assert differences(reference, open_store(store)) == []
+
+
+FULL = """
+set -e
+mkdir -p {store}
+mount -t tmpfs -o size={small} tmpfs {store}
+code=0; {main} run {sweep} --store {store} --address inline 2> {said} || code=$?
+echo $code; ls {store}/failures 2> /dev/null | wc -l; ls {store}/drivers | wc -l
+mount -o remount,size=64m {store}
+{main} resume small --store {store} --address inline --json > {said}.json
+cp -r {store} {copy}
+"""
+
+
+def test_a_full_disk_ends_the_run_and_is_no_fault_of_a_unit(
+    sweep: Path, store: Path, reference: Store, tmp_path: Path
+) -> None:
+    said, copy = tmp_path / "said", tmp_path / "copy"
+    script = FULL.format(
+        store=store, sweep=sweep, said=said, copy=copy, small="300k", main=" ".join(map(shlex.quote, MAIN))
+    )
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("mount namespaces are not permitted here")
+    ended = subprocess.run(["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, timeout=SECONDS)
+    assert ended.returncode == 0, ended.stderr + said.read_text()
+    assert ended.stdout.split() == ["1", "0", "0"]  # exit status; no failure recorded; no driver left behind
+    (last,) = (line for line in said.read_text().splitlines() if line.startswith("rna-ray: "))
+    assert last.startswith("rna-ray: cannot write ") and "No space left on device; what is finished is kept" in last
+    assert last.endswith(f"and this goes on: rna-ray resume small --store {store}") and "Traceback" not in last
+    assert differences(reference, open_store(copy)) == []
+
+
+def test_two_drivers_see_each_other_and_do_no_harm(
+    start: Start, run: Run, sweep: Path, store: Path, reference: Store
+) -> None:
+    asked = ("run", sweep, "--store", store, "--address", "inline")
+    first = start(*asked)
+    first.until(lambda: in_the_middle(store))
+    first.process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
+    second = start(*asked)
+    second.until(lambda: len(drivers.at_work(open_store(store))) == 2)
+    status = run("status", "--store", store)
+    first.process.send_signal(signal.SIGCONT)
+    for driver in (first, second):
+        assert f"process {driver.process.pid}, since " in status.out
+    ends = first.ended(), second.ended()
+    assert [one.code for one in ends] == [0, 0]
+    assert f"also at work on this store: small, on {platform.node()}, process {first.process.pid}, " in ends[1].err
+    rows = open_store(store)
+    assert {view: rows.read(view).num_rows for view in UNITS} == UNITS and differences(reference, rows) == []
 
 
 def test_a_driver_that_is_killed_is_simply_run_again(
@@ -81,6 +163,7 @@ def test_a_driver_that_is_killed_is_simply_run_again(
     driver.process.kill()  # its workers live on for some seconds, and write
     ended = run("run", sweep, "--store", store, "--json")
     assert ended.code == 0 and not ended.document["failures"], ended.err
+    assert f"a driver ended without a word: small, on {platform.node()}, process {driver.process.pid}, " in ended.err
     until(lambda: not driver.workers("ray::ImplicitFunc"))
     rows = open_store(store)
     assert {view: rows.read(view).num_rows for view in UNITS} == UNITS
@@ -105,11 +188,11 @@ def test_units_that_fail_are_recorded_and_the_rest_is_done(
     assert {unit: one["kind"] for unit, one in failed.items()} == {trial: "train", others[0]: "evaluate"}
     assert all("StoreError: cannot write" in one["error"] for one in failed.values())
     assert ended.document["units"] == {
-        "train": {"done": 1, "ready": 0, "waiting": 0, "failed": 1, "blocked": 0},
-        "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
-        "evaluate": {"done": 5, "ready": 0, "waiting": 0, "failed": 1, "blocked": 4},
-        "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
-        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
+        "train": {"done": 1, "ready": 0, "waiting": 0, "failed": 1, "blocked": 0, "early": 0},
+        "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
+        "evaluate": {"done": 5, "ready": 0, "waiting": 0, "failed": 1, "blocked": 4, "early": 0},
+        "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
+        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
     }
     rows = open_store(finished)
     assert {unit: len(attempts) for unit, attempts in rows.failures().items()} == {trial: 1, others[0]: 1}

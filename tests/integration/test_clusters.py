@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from integration_base import Run
+from integration_base import Clusters, Run
 
 from rna_ray.store import Store, differences, open_store
 
-Cluster = Callable[[int], str]
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """Start a cluster of one node with so many CPUs and return its address."""
-    from ray.cluster_utils import Cluster as RayCluster
-
-    clusters = []
-
-    def started(cpus: int) -> str:
-        node = {"num_cpus": cpus, "num_gpus": 0, "include_dashboard": False}
-        clusters.append(RayCluster(initialize_head=True, head_node_args=node))
-        return clusters[-1].address
-
-    yield started
-    for one in clusters:
-        one.shutdown()
-
 
 def test_one_cpu_is_enough_and_more_than_there_is_is_refused_at_once(
-    run: Run, cluster: Cluster, sweep: Path, store: Path, reference: Store
+    run: Run, cluster: Clusters, sweep: Path, store: Path, reference: Store
 ) -> None:
     address = cluster(1)
     for share, asked in {"train.gpu": 1, "evaluate.cpu": 2}.items():
@@ -59,7 +38,7 @@ evaluation:
 
 
 def test_a_network_is_evaluated_while_another_still_trains(
-    run: Run, cluster: Cluster, store: Path, tmp_path: Path
+    run: Run, cluster: Clusters, store: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(LONG, encoding="utf-8")

@@ -85,7 +85,7 @@ HOLDS = {
     "stn-figure2-cifar10": {"threat": {"l2", "linf"}},
     "stn-figure3": {"variant": {"STN", "plain"}},
     "stn-figure3-cifar10": {"variant": {"STN", "plain"}},
-    "stn-figure4": {},
+    "stn-figure4": {"p1": {at / 100 for at in range(11, 100)}},
     "stn-figure5": {"sigma": {0.25, None}},
     "stn-figure6": {"threat": {"l2", "linf"}},
     "stn-figure7": {"threat": {"l2", "linf"}},

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = (".py", ".typed", ".sql", ".csv", ".yaml")
+SHIPPED = (".py", ".typed", ".sql", ".csv", ".yaml", ".html", ".css", ".js")
 
 
 # Metadata, not find_spec: to setuptools' import hook a look for pip means that pip runs, and it gives up its distutils.

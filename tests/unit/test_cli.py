@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 
 import rna_ray
-from rna_ray import cli
+from rna_ray import cli, show
 from rna_ray.running import inputs
-from rna_ray.store.records import SCHEMA_VERSION
+from rna_ray.store import open_store
+from rna_ray.store.records import SCHEMA_VERSION, from_rows
 
 SWEEP = """\
 name: one
@@ -27,7 +32,7 @@ training: {objective: natural, epochs: 1, batch: 32, schedule: {name: cosine}}
 evaluation:
   - {attack: natural, examples: 20, checkpoint: last}
 """
-COMMANDS = ("run", "resume", "plan", "status", "query", "table", "figure", "audit", "compare")
+COMMANDS = typer.main.get_group(cli.app).commands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +158,9 @@ def test_a_store_of_a_newer_schema_is_refused(command: list[str], rna: Rna) -> N
 
 
 def test_commands_that_read_say_when_there_is_no_store(rna: Rna, folder: Path) -> None:
-    for command in (["query", "SELECT 1"], ["table", "one"]):
+    for command in (["query", "SELECT 1"], ["table", "one"], ["resume"], ["resume", "one"]):
         is_one_sentence(rna(*command), "there is no store at rna-store")
     is_one_sentence(rna("compare", "a", "b"), "there is no store at a")
-    is_one_sentence(rna("resume"), "rna-store knows no sweep yet")
     assert [path.name for path in folder.iterdir()] == ["one.yaml"]
 
 
@@ -197,7 +201,10 @@ def test_version_and_help(rna: Rna) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_shows_an_example(command: str, rna: Rna) -> None:
     shown = rna(command, "--help")
-    assert shown.code == 0 and f"Example: rna-ray {command}" in shown.out
+    assert shown.code == 0
+    (example,) = re.findall(f"Example: rna-ray {command} (.*)", str(COMMANDS[command].help))
+    assert f"Example: rna-ray {command}" in shown.out
+    COMMANDS[command].make_context(command, shlex.split(example))  # exits where the example does not parse
 
 
 def test_planning_writes_nothing_and_is_one_document(rna: Rna, folder: Path) -> None:
@@ -212,6 +219,7 @@ def test_planning_writes_nothing_and_is_one_document(rna: Rna, folder: Path) -> 
     assert [path.name for path in folder.iterdir()] == ["one.yaml"]
 
 
+@pytest.mark.slow
 def test_planning_and_asking_import_neither_torch_nor_ray(done: Path) -> None:
     for words in (["plan", "one.yaml"], ["status"], ["query", "SELECT count(*) FROM trials"], ["table", "one"]):
         heavy = {"torch", "ray", "torchattacks", "sklearn"}
@@ -251,7 +259,7 @@ def test_resume_and_status_find_the_sweep_of_the_store(rna: Rna, done: Path) -> 
     is_one_sentence(rna("resume", "two", "--store", done), "unknown sweep of done: 'two'", "Known: one")
     assert rna("status", "--store", done).out == "one: trials 1/1 done; evaluations 1/1 done\n"
     (document,) = json.loads(rna("status", "one", "--json", "--store", done).out)
-    assert document["units"]["evaluate"] == {"done": 1, "failed": 0, "total": 1}
+    assert document["units"]["evaluate"] == {"done": 1, "early": 0, "failed": 0, "total": 1}
     is_one_sentence(rna("status", "--store", "none"), "there is no store at none")
 
 
@@ -280,6 +288,24 @@ def test_a_figure_is_three_files_where_it_is_asked_for(rna: Rna, done: Path) -> 
     is_one_sentence(rna("figure", "two", "--store", done), "unknown figure 'two'", "one, rna-figure1, rna-figure2")
     is_one_sentence(rna("figure", "rna-figure1", "--store", done), "no rows", "rna-ray run sweeps/rna-figure1.yaml")
     is_one_sentence(rna("figure", "one", "-o", "one.yaml", "--store", done), "cannot write figure one to one.yaml")
+
+
+@pytest.mark.slow
+def test_a_report_is_one_file_where_it_is_asked_for(rna: Rna, done: Path) -> None:
+    made = rna("report", "-o", "out/page.html", "--store", done)
+    assert made.code == 0 and made.out.startswith("out/page.html: ") and made.out.endswith("kB\n")
+    text = Path("out/page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>") and f"rna-ray table one --store {done}" in text
+    assert '<td data-text="" data-number="1">1 of 1</td>' in text
+    assert [*Path("out").iterdir()] == [Path("out/page.html")]
+    store, (account,) = open_store(done), show.account(["one"], open_store(done))
+    assert account["gpu_hours"] == 0.0
+    assert 3600 * account["hours"]["train"] == pytest.approx(store.read("trials")["seconds"][0].as_py())
+    assert 3600 * account["hours"]["evaluate"] == pytest.approx(store.read("evaluations")["seconds"][0].as_py())
+    is_one_sentence(rna("report", "two", "--store", done), "unknown sweep", "'two'", "one")
+    is_one_sentence(rna("report", "-o", "one.yaml/page.html", "--store", done), "cannot write the report to one.yaml/")
+    is_one_sentence(rna("report", "--store", "nowhere"), "there is no store at nowhere")
+    assert not Path("report.html").exists() and not Path("nowhere").exists()
 
 
 def test_a_table_takes_the_form_that_is_asked_for(rna: Rna, done: Path) -> None:
@@ -325,25 +351,149 @@ def weights(done: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [truncate, cut_every_tensor, Path.unlink])
-def test_weights_that_are_not_whole_or_do_not_fit_are_named_before_anything_starts(
+def test_weights_that_are_not_whole_or_do_not_fit_are_named_and_made_again(
     damage: Callable[[Path], None], rna: Rna, weights: Path
 ) -> None:
+    whole = weights.read_bytes()
     damage(weights)
-    is_one_sentence(rna("run", "one.yaml", "--address", "inline", "--store", "done"), str(weights.resolve()), "delete")
+    ended = rna("run", "one.yaml", "--address", "inline", "--store", "done", "--json")
+    assert (ended.code, json.loads(ended.out)["ran"]) == (0, 2) and weights.read_bytes() == whole
+    assert str(weights.resolve()) in ended.err and ": its unit is done again\n" in ended.err
     assert not list(Path("done").glob("failures/*"))
 
 
-def test_weights_that_are_not_those_of_the_training_fail_their_units_and_the_exit_status_is_1(
-    rna: Rna, weights: Path
-) -> None:
+def test_weights_that_are_not_those_of_the_training_fail_their_units_once(rna: Rna, weights: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     ended = rna("run", "one.yaml", "--address", "inline", "--store", "done")
     assert (ended.code, ended.out) == (1, "")
-    assert f"CheckpointError: {weights.resolve()} " in ended.err and "evaluations: 1 failed" in ended.err
-    assert rna("status", "--store", "done").out == "one: trials 1/1 done; evaluations 0/1 done, 1 failed\n"
-    weights.write_bytes(whole)
-    left = rna("run", "one.yaml", "--address", "inline", "--store", "done", "--retry", "none", "--json")
-    assert (left.code, json.loads(left.out)["ran"]) == (1, 0)
+    assert f"CheckpointError: {weights.resolve()} " in ended.err
+    assert "trials: 1 to do; evaluations: 1 failed" in ended.err
+    assert rna("status", "--store", "done").out == "one: trials 0/1 done; evaluations 0/1 done, 1 failed\n"
     again = rna("run", "one.yaml", "--address", "inline", "--store", "done", "--json")
-    assert (again.code, json.loads(again.out)["ran"]) == (0, 1)
+    assert (again.code, json.loads(again.out)["ran"]) == (0, 2) and weights.read_bytes() == whole
+
+
+# -- files that are damaged --------------------------------------------------------------------------------------------
+
+
+def test_a_whole_store_verifies(rna: Rna, done: Path) -> None:
+    for words in ((), ("one",)):
+        ended = rna("verify", *words, "--store", done)
+        assert ended.code == 0 and ended.out.endswith("every checksum fits\n") and not ended.err
+    document = json.loads(rna("verify", "--json", "--store", done).out)
+    assert document["files"] == 7 and not (document["damaged"] or document["leftovers"] or document["absent"])
+    is_one_sentence(rna("verify", "two", "--store", done), "unknown sweep of done: 'two'")
+    is_one_sentence(rna("verify", "--store", "none"), "there is no store at none")
+
+
+def test_rows_that_are_truncated_are_said_and_done_again(rna: Rna, done: Path) -> None:
+    (path,) = (done / "examples").iterdir()
+    truncate(path)
+    said = f"{path.resolve()} is truncated, or no Parquet file"
+    assert f"damaged, to do again: {said}" in rna("plan", "one.yaml", "--store", done).out
+    assert f"evaluations 0/1 done\n  damaged, to do again: {said}" in rna("status", "--store", done).out
+    assert path.exists()  # who only looks removes nothing
+    ended = rna("run", "one.yaml", "--address", "inline", "--store", done, "--json")
+    assert (ended.code, json.loads(ended.out)["ran"]) == (0, 1) and f"{said}: its unit is done again" in ended.err
+    assert rna("verify", "--store", done).code == 0
+
+
+def test_rows_that_are_altered_are_found_removed_and_done_again(rna: Rna, done: Path) -> None:
+    (path,) = (done / "evaluations").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:300] + bytes([whole[300] ^ 1]) + whole[301:])
+    found = rna("verify", "one", "--store", done)
+    line, _, remedy = found.out.splitlines()
+    assert found.code == 1 and line.startswith(f"damaged  evaluations/{path.name} is damaged: ")
+    assert line.endswith(f"; unit {path.name[:12]} of one")
+    assert remedy.startswith("rna-ray verify --remove --store done takes them out; rna-ray resume one --store done ")
+    assert rna("verify", "--remove", "--store", done, "--json").code == 1
+    assert not path.exists() and not list((done / "examples").iterdir())
+    ended = rna("resume", "--address", "inline", "--store", done, "--json")
+    assert (ended.code, json.loads(ended.out)["ran"]) == (0, 1)
+    assert rna("verify", "--store", done).code == 0
+
+
+# -- housekeeping ------------------------------------------------------------------------------------------------------
+
+
+def kept(store: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in store.glob("checkpoints/*/*"))
+
+
+def test_pruning_says_what_goes_and_asks(rna: Rna, done: Path) -> None:
+    said = rna("prune", "--weights", "last", "--dry-run", "--store", done)
+    assert said.code == 0 and said.out.startswith("files to remove: 1, ")
+    assert said.out.endswith("\nunits of done that lose something: 1\n")
+    asked = rna("prune", "--weights", "last", "--store", done)
+    assert asked.out == said.out
+    is_one_sentence(dataclasses.replace(asked, out=""), "nothing was pruned: say --yes where nobody can be asked")
+    assert kept(done) == ["best", "last"]
+    assert rna("prune", "--weights", "last", "--yes", "--store", done) == said
+    assert kept(done) == ["last"]
+    assert rna("prune", "--weights", "last", "--yes", "--store", done).out == "nothing to prune\n"
+    assert "nothing to do" in rna("run", "one.yaml", "--address", "inline", "--store", done).err
+
+
+def test_rows_of_faulty_code_are_set_aside_done_again_and_readable(rna: Rna, done: Path, folder: Path) -> None:
+    ended = rna("prune", "--versions", f"=={rna_ray.__version__}", "--yes", "--store", done)
+    assert ended.code == 0 and ": 1 evaluations and 1 trials\n" in ended.out
+    (aside,) = (done / "invalid").iterdir()
+    assert f"rna-ray query --store done/invalid/{aside.name} " in ended.out
+    count = "SELECT count(*) AS n FROM examples"
+    assert json.loads(rna("query", count, "--format", "json", "--store", done).out) == [{"n": 0}]
+    assert json.loads(rna("query", count, "--format", "json", "--store", aside).out) == [{"n": 20}]
+    assert json.loads(rna("status", "--json", "--store", done).out)[0]["units"]["train"]["done"] == 0
+    again = rna("run", "one.yaml", "--address", "inline", "--store", done, "--json")
+    assert (again.code, json.loads(again.out)["ran"]) == (0, 2)
+    merged = rna("merge", aside, "--store", done)  # the same came out
+    assert merged.code == 0 and merged.out.endswith("units that were there already: 2\n")
+
+
+def test_a_merge_that_would_contradict_lists_where_and_takes_nothing(rna: Rna, done: Path) -> None:
+    assert rna("run", "one.yaml", "--address", "inline", "--store", "other").code == 0
+    assert rna("merge", "other", "--store", done).code == 0
+    other = open_store("other")
+    (unit_id,) = other.done("evaluations")
+    record, rows = other.read("evaluations"), other.read("examples").to_pylist()
+    other.discard(unit_id, "evaluations")
+    changed = from_rows("examples", [row | {"linf": 9.0} for row in rows])
+    other.commit(unit_id, {"examples": changed, "evaluations": record}, record="evaluations")
+    ended = rna("merge", "other", "--store", done)
+    assert ended.code == 1 and "linf: 9.0 != 0.0 (and 19 more rows)" in ended.out
+    assert ended.err == "nothing was merged: other and done disagree in 1 places\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "say what is to go: --weights, --unplanned, --versions or --commit"),
+        (["--weights", "worst"], "unknown weights to keep: 'worst'. Known: best, last, none"),
+        (["--versions", "0.3"], "--versions '0.3' is no range of versions"),
+        (["--commit", "xyz"], "--commit 'xyz' is no commit"),
+        (["--unplanned", "--store", "nowhere"], "there is no store at nowhere"),
+    ],
+)
+def test_a_mistaken_prune_is_one_sentence(words: list[str], sentence: str, rna: Rna) -> None:
+    is_one_sentence(rna("prune", *words), sentence)
+
+
+def test_a_store_with_a_driver_at_work_is_not_pruned(rna: Rna, done: Path) -> None:
+    (done / "drivers").mkdir(exist_ok=True)
+    now = datetime.now(UTC).isoformat()
+    driver = {"sweep": "one", "host": "there", "pid": 7, "started_at": now, "seen_at": now}
+    (done / "drivers/d.json").write_text(json.dumps(driver), encoding="utf-8")
+    is_one_sentence(rna("prune", "--weights", "none", "--yes", "--store", done), "at work on done: one, on there,")
+    assert kept(done) == ["best", "last"]
+
+
+def test_a_run_that_reaches_its_hours_says_so_and_how_to_go_on(rna: Rna) -> None:
+    ended = rna("run", "one.yaml", "--address", "inline", "--max-hours", "0")
+    assert ended.code == 1 and ended.out == ""
+    assert ended.err == (
+        "rna-ray: the run has taken its 0 h (--max-hours, budget.hours); what is finished is kept, and this goes on: "
+        "rna-ray resume one --store rna-store\n"
+    )
+    resumed = rna("resume", "one", "--address", "inline", "--json")
+    assert (resumed.code, json.loads(resumed.out)["ran"]) == (0, 2)

@@ -47,8 +47,8 @@ def test_a_plan_says_what_is_done_and_what_it_would_cost(planned: Plan) -> None:
     first, second = trains(planned)
     document = show.plan(planned, standing(planned, [first]))
     assert document["sweep"] == "two"
-    assert document["units"]["train"] == {"done": 1, "ready": 1, "waiting": 0, "failed": 0, "blocked": 0}
-    assert document["units"]["evaluate"] == {"done": 0, "ready": 2, "waiting": 2, "failed": 0, "blocked": 0}
+    assert document["units"]["train"] == {"done": 1, "ready": 1, "waiting": 0, "failed": 0, "blocked": 0, "early": 0}
+    assert document["units"]["evaluate"] == {"done": 0, "ready": 2, "waiting": 2, "failed": 0, "blocked": 0, "early": 0}
     assert [(one["unit"], one["done"], one["axes"]) for one in document["trials"]] == [
         (first, True, {"network.norm": "BN"}), (second, False, {"network.norm": "BN+IN"}),
     ]  # fmt: skip
@@ -104,6 +104,7 @@ def test_a_summary_names_each_failure_and_what_it_blocks(planned: Plan, tmp_path
         f"failed  train {second[:12]}  {error}",
         "two: 2 units in 3 min 20 s, 3 s of computing",
         "trials: 1 done, 1 failed; evaluations: 2 to do, 2 blocked",
+        f"where it came from, and what comes next: rna-ray failures --store {tmp_path}/store",
     ]
 
 
@@ -134,9 +135,10 @@ def test_a_summary_of_nothing_says_that_nothing_was_done_again(planned: Plan, tm
 
 
 def test_the_sweeps_of_a_store_in_words() -> None:
-    counts = {"train": {"done": 1, "failed": 0, "total": 2}, "evaluate": {"done": 3, "failed": 1, "total": 8}}
-    documents = [{"sweep": "two", "units": counts}]
-    assert show.status_text(documents, "here") == "two: trials 1/2 done; evaluations 3/8 done, 1 failed"
+    counts = {"train": {"done": 1, "early": 1, "failed": 0, "total": 2}}
+    counts["evaluate"] = {"done": 3, "early": 4, "failed": 1, "total": 8}
+    said = "two: trials 1/2 done, 1 stopped early; evaluations 3/8 done, 4 left out, 1 failed"
+    assert show.status_text([{"sweep": "two", "units": counts}], "here") == said
     assert show.status_text([], "here") == "here knows no sweep yet"
 
 
@@ -163,3 +165,17 @@ def test_a_plan_says_what_is_certified(tmp_path: Path) -> None:
     assert "(2 evaluation units, 4 certification units)" in words
     assert "  certification, noise 12.5/255, 100 draws: 4 units, 4 to do" in words
     assert "; certifications: 8 to do" in words
+
+
+def test_a_plan_lists_networks_by_priority_and_says_it(tmp_path: Path) -> None:
+    path = tmp_path / "urgent.yaml"
+    variants = "variants: {A: {network.norm: BN}, B: {network.norm: IN}}"
+    text = SWEEP.replace("grid: {network.norm: [BN, BN+IN]}", variants)
+    path.write_text(text, encoding="utf-8")
+    urgent = plan(load(path, ["variants.B.priority=2", "evaluation.0.priority=1"]), digest=lambda data: "content")
+    document = show.plan(urgent, standing(urgent))
+    assert [(one["variant"], one["priority"]) for one in document["trials"]] == [("B", 3), ("A", 1)]
+    assert [column["priorities"] for column in document["evaluations"]] == [[3, 1]]
+    words = show.plan_text(document).splitlines()
+    assert words[1].endswith("  B  (2 evaluation units), priority 3")
+    assert words[3] == "  natural: 4 units, 4 to do, priority 3 and 1"

@@ -1,7 +1,11 @@
 -- On what the rows of a sweep ($sweep) were measured: one row for each of its networks and seeds that is there, and how
 -- many of its measurements are still missing.
-WITH asked AS (
-    SELECT DISTINCT unit_id, kind FROM plans WHERE sweep = $sweep AND kind IN ('evaluate', 'probe', 'certify')
+WITH halted AS (  -- networks that the sweep trains no further: what is left out for that is not missing
+    SELECT list(unit_id) AS networks FROM stops
+    WHERE sweep = $sweep AND unit_id NOT IN (SELECT unit_id FROM trials)
+), asked AS (
+    SELECT DISTINCT unit_id, kind FROM plans CROSS JOIN halted
+    WHERE sweep = $sweep AND kind IN ('evaluate', 'probe', 'certify') AND list_has_any(needs, networks) IS NOT TRUE
 ), missing AS (
     SELECT count(*) AS missing FROM asked
         LEFT JOIN (

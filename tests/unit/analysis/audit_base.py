@@ -11,8 +11,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from rna_ray.analysis.audit import Finding, audit
-from rna_ray.store.records import SCHEMAS, conform, from_rows
+from rna_ray.analysis.audit import Counts, Finding, audit, count, judge
+from rna_ray.store.records import SCHEMAS, from_rows
 
 N = 400
 NATURAL = 0.80
@@ -30,6 +30,11 @@ def row(view: str, **given: Any) -> dict[str, Any]:
 def right(accuracy: float, n: int = N) -> list[int]:
     """Return scores of n examples, the first ones right: stronger attacks break more of the same examples."""
     return [int(at < accuracy * n) for at in range(n)]
+
+
+def counted_by_cell(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str, str], Counts]:
+    """Return how many checks of each cell of the sweep s had which outcome."""
+    return {cell: count(judged) for cell, judged in judge(connection, "s").items()}
 
 
 class Lab:
@@ -90,11 +95,30 @@ class Lab:
             "l2": [l2] * n,
             "linf": [linf] * n,
         }
-        filled = {name: [value] * n for name, value in row("examples", **shared).items()}
-        self.examples.append(conform("examples", pa.table(filled | measured)))
+        filled, schema = row("examples", **shared), SCHEMAS["examples"]
+        columns = [
+            pa.array(measured[name], type) if name in measured else pa.repeat(pa.scalar(filled[name], type), n)
+            for name, type in zip(schema.names, schema.types, strict=True)
+        ]
+        self.examples.append(pa.table(columns, schema=schema))
         if sweep is not None:
             self.plan(unit, sweep, variant, attack, knowledge)
         return unit
+
+    def certify(
+        self, counts: Sequence[Sequence[int]], *, network: str = "net", abandoned: bool = False, label: int = 0,
+        noise_255: float = 127.5, **stated: Any,
+    ) -> None:
+        """Add a certification of the first images, each by its counts."""
+        unit = f"certify-{len(self.rows['certifications'])}"
+        shared = {"unit_id": unit, "evaluation": unit, "network_id": network}
+        stated = {"noise_255": noise_255, "precision": "fp32"} | stated
+        self.rows["certifications"].append(row("certifications", **shared, **stated))
+        self.rows["certificates"] += [
+            row("certificates", **shared, example=at, label=label, sigma=noise_255 / 255, counts=list(held),
+                abandoned=abandoned)
+            for at, held in enumerate(counts)
+        ]  # fmt: skip
 
     def plan(self, unit: str, sweep: str, variant: str, attack: str, knowledge: str) -> None:
         asked = {"variant": variant, "attack": attack, "knowledge": knowledge, "position": len(self.rows["plans"])}
@@ -147,7 +171,7 @@ def lab(claim: str = "pgd", *, without: Sequence[str] = (), **changed: Mapping[s
     Spaces in a name are underscores in `changed`.
     """
     found = Lab()
-    random = row("trials", unit_id="net", log2_paths=20.0)
+    random = row("trials", unit_id="net", log2_paths=20.0, best_sha256="a" * 64, last_sha256="b" * 64)
     found.rows["trials"].append(random)
     for name, honest in HONEST.items():
         if name not in without:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +114,16 @@ class Book:
         }
         self.store.commit(unit, views, record="certifications")
 
+    def stopped(self, variant: str, epoch: int, seed: int = 0) -> None:
+        """Plan a train unit that was stopped early, and a cell of the natural images that needs it."""
+        unit, position = f"train-{len(self.plan)}", len(self.plan)
+        self._ask(variant, seed, unit_id=unit, kind="train")
+        self._ask(
+            variant, seed, unit_id=f"natural-{position}", kind="evaluate", attack="natural", knowledge="none",
+            position=position, needs=[unit],
+        )  # fmt: skip
+        self.store.stop(unit, self.sweep, epoch=epoch, compared_by="natural_correct", value=1.0)
+
     def answered(self, variant: str, attack: str, knowledge: str, predictions: Any, **settings: Any) -> None:
         """Plan a cell of one unit that answered (n, m) classes, where 0 is right; settings as of `cell`."""
         correct = [row.count(0) for row in map(list, predictions)]
@@ -144,7 +155,7 @@ class Book:
         """
         position, start = len(self.plan), first
         for shard, scores in enumerate([*(correct or []), *[None] * missing]):
-            unit = f"{attack.replace(' ', '_').replace('=', '_')}-{position}-{shard}"
+            unit = f"{re.sub('[^A-Za-z0-9-]', '_', attack)}-{position}-{shard}"
             self._ask(
                 variant, seed, unit_id=unit, kind="evaluate", attack=attack, knowledge=knowledge, position=position,
                 source=source[0] if source else None,

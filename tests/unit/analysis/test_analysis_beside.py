@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import duckdb
 import pytest
 
 from rna_ray.analysis import papers
 from rna_ray.analysis.tables import table
 from rna_ray.errors import QueryError
-from rna_ray.store import connect
+from rna_ray.store import connect, open_store
 
 UNBOUNDED = {"eps_255": None, "threat": "none"}
 NONE = "\N{EN DASH}"
@@ -49,10 +50,8 @@ def columns(book: Any, variant: str, **scores: int) -> None:
         book.cell(variant, attack, knowledge, [[1] * right[at] + [0] * (100 - right[at])], **settings)
 
 
-@pytest.fixture
-def four(make_book: Callable[..., Any]) -> Any:
-    """Two of Table 4's methods under both protocols, BN far ahead."""
-    book = make_book("four", "rna-table4")
+def four_rows(book: Any) -> Any:
+    """Return a book of two of Table 4's methods under both protocols, BN far ahead."""
     for protocol in ("paper", "ours"):
         columns(book, f"BN, {protocol}", pgd=80 if protocol == "ours" else 30)
     for protocol in ("paper", "ours"):
@@ -61,16 +60,27 @@ def four(make_book: Callable[..., Any]) -> Any:
     return book
 
 
-def test_printed_rows_stand_before_the_variants_of_their_name_and_the_others_at_the_end(four: Any) -> None:
-    shown = grid(table(connect(four.store), "rna-table4"))
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory, new_book: Any) -> duckdb.DuckDBPyConnection:
+    """The store of those four rows, asked and never written to."""
+    return connect(four_rows(new_book(open_store(tmp_path_factory.mktemp("four") / "store"), "rna-table4")).store)
+
+
+@pytest.fixture(scope="module")
+def text(four: duckdb.DuckDBPyConnection) -> str:
+    return table(four, "rna-table4")
+
+
+def test_printed_rows_stand_before_the_variants_of_their_name_and_the_others_at_the_end(text: str) -> None:
+    shown = grid(text)
     assert list(shown) == [
         "BN, printed", "BN, paper", "BN, ours", "IN+BN, printed", "IN+BN, paper", "IN+BN, ours",
         "GN+BGN, printed", "GN+LN, printed", "LN+BN, printed",
     ]  # fmt: skip
 
 
-def test_printed_numbers_stand_as_printed_in_our_column_of_the_same_attack(four: Any) -> None:
-    shown = grid(table(connect(four.store), "rna-table4"))
+def test_printed_numbers_stand_as_printed_in_our_column_of_the_same_attack(text: str) -> None:
+    shown = grid(text)
     assert {name: cell for name, cell in shown["BN, printed"].items() if name != "audit"} == {
         "variant": "BN, printed",
         "draws": NONE,
@@ -84,8 +94,8 @@ def test_printed_numbers_stand_as_printed_in_our_column_of_the_same_attack(four:
     assert shown["GN+LN, printed"]["deepfool-50@transfer"].startswith("62.85")
 
 
-def test_printed_numbers_carry_the_audit_and_are_never_bold(four: Any) -> None:
-    shown = grid(table(connect(four.store), "rna-table4"))
+def test_printed_numbers_carry_the_audit_and_are_never_bold(text: str) -> None:
+    shown = grid(text)
     assert shown["IN+BN, printed"]["autoattack-standard@transfer"] == "65.61 ✗"  # above its own PGD-20
     assert shown["IN+BN, printed"]["audit"].split()[:4] == ["0", "✓", "1", "✗"]
     assert shown["BN, printed"]["audit"].split()[:4] == ["1", "✓", "0", "✗"]
@@ -93,8 +103,8 @@ def test_printed_numbers_carry_the_audit_and_are_never_bold(four: Any) -> None:
     assert not [cell for label, row in shown.items() if "printed" in label for cell in row.values() if "**" in cell]
 
 
-def test_the_caption_says_where_they_come_from_and_what_compares(four: Any) -> None:
-    caption = table(connect(four.store), "rna-table4").splitlines()[-1]
+def test_the_caption_says_where_they_come_from_and_what_compares(text: str) -> None:
+    caption = text.splitlines()[-1]
     assert (
         "Printed rows: RNA (NeurIPS 2022) Table 4, without interval and never bold, checked by rna-ray audit "
         "--published. Of ours, only rows under protocol paper compare with them like with like. Trained for ours: "
@@ -103,7 +113,8 @@ def test_the_caption_says_where_they_come_from_and_what_compares(four: Any) -> N
     ) in caption
 
 
-def test_a_network_of_another_scale_and_a_diverged_one(four: Any) -> None:
+def test_a_network_of_another_scale_and_a_diverged_one(make_book: Callable[..., Any]) -> None:
+    four = four_rows(make_book("four", "rna-table4"))
     full = {"network": "resnet18", "width": 64, "data": "cifar10", "precision": "fp32"}
     four.trained("GN+LN, ours", **full, train_examples=49_488, epochs=200)
     four.trained("GN+LN, paper", **full, train_examples=9, epochs=3, state="diverged")
@@ -159,8 +170,8 @@ def test_several_networks_and_a_second_source(make_book: Callable[..., Any]) -> 
     assert "Printed rows: RNA (NeurIPS 2022) Table 1; MindSpore model zoo, CIFAR-10, without" in text
 
 
-def test_csv_and_json_tell_printed_from_measured(four: Any) -> None:
-    rows = json.loads(table(connect(four.store), "rna-table4", "json"))
+def test_csv_and_json_tell_printed_from_measured(four: duckdb.DuckDBPyConnection) -> None:
+    rows = json.loads(table(four, "rna-table4", "json"))
     assert [row["variant"] for row in rows[:4]] == ["BN, printed"] * 3 + ["BN, paper"]
     first = {name: value for name, value in rows[0].items() if value is not None}
     counts = {name: first.pop(name) for name in ("audit_passed", "audit_failed", "audit_not_measured")}
@@ -172,7 +183,7 @@ def test_csv_and_json_tell_printed_from_measured(four: Any) -> None:
     }  # fmt: skip
     assert {row["source"] for row in rows if ", printed" not in row["variant"]} == {"measured"}
     assert sum(row["source"] == "printed" for row in rows) == 15
-    flat = list(csv.DictReader(io.StringIO(table(connect(four.store), "rna-table4", "csv"))))
+    flat = list(csv.DictReader(io.StringIO(table(four, "rna-table4", "csv"))))
     assert [row["source"] for row in flat] == [row["source"] for row in rows]
     assert (flat[0]["accuracy"], flat[0]["n"], flat[0]["attack"]) == ("0.5216", "", "pgd-20")
 
@@ -186,28 +197,25 @@ def test_a_printed_number_without_a_column_is_still_in_csv(make_book: Callable[.
     }
 
 
-def test_a_sweep_that_no_paper_printed_has_measured_rows_alone(four: Any) -> None:
-    four.sweep = "mine"
-    four.plan = [row | {"sweep": "mine"} for row in four.plan]
-    connection = connect(four.close())
+def test_a_sweep_that_no_paper_printed_has_measured_rows_alone(make_book: Callable[..., Any]) -> None:
+    connection = connect(four_rows(make_book("mine", "mine")).store)
     assert "rinted" not in table(connection, "mine")
     assert {row["source"] for row in json.loads(table(connection, "mine", "json"))} == {"measured"}
 
 
-def test_each_answer_shows_the_printed_rows_once(four: Any) -> None:
-    worst = grid(table(connect(four.store), "rna-table4", answer="worst"))
+def test_each_answer_shows_the_printed_rows_once(four: duckdb.DuckDBPyConnection) -> None:
+    worst = grid(table(four, "rna-table4", answer="worst"))
     assert worst["BN, printed"]["pgd-20@transfer"] == "52.16"
-    lines = table(connect(four.store), "rna-table4", answer="all").splitlines()
+    lines = table(four, "rna-table4", answer="all").splitlines()
     printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if ", printed" in line]
     assert [line[:3] for line in printed[:2]] == [["BN, printed", NONE, NONE], ["IN+BN, printed", NONE, NONE]]
     assert len(printed) == 5 and printed[0][4] == "52.16"
 
 
-def test_differences_are_of_measured_rows_alone(four: Any) -> None:
-    connection = connect(four.store)
-    assert ", printed" not in table(connection, "rna-table4", against="BN, paper")
+def test_differences_are_of_measured_rows_alone(four: duckdb.DuckDBPyConnection) -> None:
+    assert ", printed" not in table(four, "rna-table4", against="BN, paper")
     with pytest.raises(QueryError, match="unknown variant of sweep 'rna-table4': 'BN, printed'"):
-        table(connection, "rna-table4", against="BN, printed")
+        table(four, "rna-table4", against="BN, printed")
 
 
 def test_a_table_without_a_measured_attack_has_no_audit_of_the_printed_ones(make_book: Callable[..., Any]) -> None:

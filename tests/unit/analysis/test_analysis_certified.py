@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rna_ray.analysis import certified, tables
+from rna_ray.analysis import captions, certified, tables
 from rna_ray.analysis.statistics import wilson
 from rna_ray.errors import QueryError
 from rna_ray.evaluation.radii import METHODS, certify, largest
@@ -125,6 +125,15 @@ def test_the_table_says_each_method_apart_with_intervals_and_the_papers_share(bo
         assert said in text
 
 
+def test_each_row_says_its_n_where_they_differ(book) -> None:
+    book.certified("STN", COUNTS)
+    book.certified("STN", [[1000, 0, 0]] * 4)
+    book.certified("later", COUNTS, missing=True)
+    text = tables.table(connect(book.close()), "s")
+    assert [cell(text, f"{row} STN (Rényi)", "n") for row in ("STN 5 0.5 100", "STN 4 0.5 1,000")] == ["5", "4"]
+    assert cell(text, f"later {3 * (captions.MISSING + ' ')}STN (Rényi)", "n") == captions.MISSING
+
+
 def test_programs_get_the_same_numbers_one_a_row(book) -> None:
     connection = connect(small(book))
     rows = json.loads(tables.table(connection, "s", "json"))
@@ -152,6 +161,24 @@ def test_evaluations_and_certificates_of_one_sweep(book) -> None:
     assert "method" in json.loads(tables.table(connection, "s", "json", certificates=True))[0]
     latex = tables.table(connection, "s", "latex")
     assert latex.count(r"\begin{table}") == 2 and r"$\sigma$" in latex and "σ" not in latex and "×" not in latex
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"certificates": True, "against": "BN"}, "--answer, --against and --interval are for attacks"),
+        ({"certificates": True, "interval": "seeds"}, "--answer, --against and --interval are for attacks"),
+        ({"radii": ["1"], "format": "json"}, "--radius is for certified accuracies, of which json would show none"),
+        ({"radii": ["1"], "against": "STN"}, "of which differences would show none; add --certified"),
+    ],
+)
+def test_what_would_not_be_shown_is_refused(book, asked: dict[str, Any], problem: str) -> None:
+    book.trained("STN")
+    book.cell("STN", "natural", "none", [[1, 1, 0]])
+    book.certified("STN", COUNTS)
+    connection = connect(book.close())
+    with pytest.raises(QueryError, match=problem):
+        tables.table(connection, "s", **asked)
 
 
 @pytest.mark.parametrize("name", ["stn-table1", "stn-table1-small"])
@@ -182,7 +209,9 @@ def test_every_printed_number_of_table_1_is_there() -> None:
     assert certified.printed("stn-table10", ["mnist"]) == certified.printed("stn-table1", ["digits"]) == []
 
 
-@pytest.mark.parametrize("text", ["-1", "far", "1/0", "nan", ""])
+@pytest.mark.parametrize(
+    "text", ["-1", "far", "1/0", "nan", "", "inf", "1e400", "1e999999999", "9" * 400 + "/1"], ids=lambda text: text[:12]
+)
 def test_a_radius_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match=r"a radius is a number of \[0, 1\] pixels such as 0.5 or 36/255, not "):
         certified.radius(text)

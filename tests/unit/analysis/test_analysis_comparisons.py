@@ -120,6 +120,7 @@ def test_the_correction_decides_where_one_comparison_would_do(make_book) -> None
         assert marks(book.close()) == earned
 
 
+@pytest.mark.slow
 def test_equals_are_seldom_marked(make_book) -> None:
     rng, book = np.random.default_rng(11), make_book("equals")
     for column in range(20):

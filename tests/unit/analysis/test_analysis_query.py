@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
@@ -86,10 +87,21 @@ def test_a_damaged_file_is_named(small: Store) -> None:
     [victim] = small.files.filesystem.get_file_info([f"{small.uri}/trials/train-0.parquet"])
     with open(victim.path, "wb") as stream:
         stream.write(b"PAR1 is not enough")
-    with pytest.raises(QueryError, match=r"^the store's file .*/trials/train-0\.parquet is damaged: remove"):
+    with pytest.raises(QueryError, match=r"^the store's file .*/trials/train-0\.parquet is damaged: rna-ray verify"):
         ask(small, "SELECT sum(seed) FROM trials")
 
 
 def test_an_unknown_format_lists_the_known() -> None:
     with pytest.raises(QueryError, match="unknown format 'jsn'; did you mean 'json'"):
         run(duckdb.connect(), "SELECT 1", format="jsn")
+
+
+def test_a_damaged_page_is_one_sentence_too(small: Store) -> None:
+    path = Path(small.uri) / "trials" / "train-0.parquet"
+    whole = path.read_bytes()
+    for at in (4, 40, 60):  # a page's header, and what is in it
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(QueryError) as error:
+            ask(small, "SELECT * FROM trials")
+        said = str(error.value)
+        assert said.startswith("a file of the store's view trials is damaged (") and "\n" not in said, at

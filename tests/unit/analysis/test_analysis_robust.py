@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis_figures import NET, only, rows_of
+from figures_base import NET, only, rows_of
 
 from rna_ray.analysis import figures
 from rna_ray.analysis.statistics import mean_interval
@@ -113,6 +113,7 @@ def test_an_attack_from_elsewhere_shares_no_line_of_other_figures(book: Any) -> 
     assert {(row["variant"], row["knowledge"]) for row in strength} == {("TRADES", "eot-10"), ("STN", "eot-10")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "says"),
     [

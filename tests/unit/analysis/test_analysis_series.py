@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis_figures import NET, only, rows_of
+from figures_base import NET, only, rows_of
 
 from rna_ray.analysis import figures
 from rna_ray.analysis.statistics import mean_interval
@@ -52,6 +52,7 @@ def powers(book: Any) -> Store:
     return book.close()
 
 
+@pytest.mark.slow
 def test_radii_are_in_the_space_that_they_are_measured_in(make_book) -> None:
     rows = rows_of(radii(make_book("normalized")), "robustnorm-figure4")
     assert len(rows) == 2 * 2 * 2 * 3 and {row["line"] for row in rows} == {"BN", "RN"}
@@ -80,6 +81,7 @@ def test_a_power_is_read_off_the_norm_and_the_rest_is_the_line(book) -> None:
     assert len(rows) == 4 * 2 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "says"),
     [

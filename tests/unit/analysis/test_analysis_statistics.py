@@ -75,6 +75,7 @@ def coverage(repetitions: int, covers: Callable[[np.random.Generator], bool]) ->
     return sum(covers(rng) for _ in range(repetitions)) / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "better", "worse"), [(60, 0.2, 0.1), (200, 0.12, 0.08), (1000, 0.03, 0.01)])
 @pytest.mark.usefixtures("quick")
 def test_the_paired_interval_covers_a_difference_of_right_and_wrong(n: int, better: float, worse: float) -> None:
@@ -86,6 +87,7 @@ def test_the_paired_interval_covers_a_difference_of_right_and_wrong(n: int, bett
     assert 0.92 <= coverage(400, covers) <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_it_covers_a_difference_of_means_over_draws() -> None:
     def covers(rng: np.random.Generator) -> bool:
@@ -195,6 +197,7 @@ def test_one_draw_for_each_batch_is_in_the_interval() -> None:
     assert 0.92 <= coverage(400, partial(covers, aware=True)) <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_paired_batches_that_share_draws_are_covered_too() -> None:
     def covers(rng: np.random.Generator, aware: bool) -> bool:

@@ -7,11 +7,13 @@ import io
 import json
 from collections.abc import Callable
 
+import pyarrow.parquet as pq
 import pytest
 
+from rna_ray.analysis.query import write
 from rna_ray.analysis.render import latex, markdown
 from rna_ray.analysis.statistics import mean_interval
-from rna_ray.analysis.tables import ablation, names, sweeps, table
+from rna_ray.analysis.tables import ablation, names, rows, sweeps, table
 from rna_ray.errors import QueryError
 from rna_ray.store import Store, connect
 
@@ -128,6 +130,31 @@ def test_a_column_of_the_same_name_does_not_hide_what_another_shares(book) -> No
     book.cell("BN+IN", "square", "fixed", None, missing=1)
     text = table(connect(book.close()), "s")
     assert "Images of a batch share a draw in square@fixed: " in text
+
+
+def test_what_was_stopped_early_is_named_beneath_and_in_no_number(book) -> None:
+    book.trained("lr=0.1")
+    book.cell("lr=0.1", "natural", "none", [[1] * 8 + [0] * 2])
+    book.stopped("lr=0.2", 2)
+    book.stopped("lr=0.3", 1)
+    connection = connect(book.close())
+    text = table(connection, "s")
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:3]] == ["lr=0.1"] and text.count("| lr=") == 1
+    assert "Stopped early, and in no number here: lr=0.2 (after epoch 2), lr=0.3 (after epoch 1)." in text
+    assert "missing" not in text
+    told = {row["variant"]: row for row in json.loads(table(connection, "s", "json"))}
+    assert [(row["state"], row["stopped_early"], row["missing"]) for row in told.values()] == [
+        ("finished", 0, 0), ("stopped early", 1, 0), ("stopped early", 1, 0),
+    ]  # fmt: skip
+    assert told["lr=0.2"]["accuracy"] is None
+
+
+def test_a_seed_that_was_stopped_early_is_named(book) -> None:
+    book.trained("lr=0.1")
+    book.cell("lr=0.1", "natural", "none", [[1] * 8 + [0] * 2])
+    book.stopped("lr=0.1", 2, seed=1)
+    text = table(connect(book.close()), "s")
+    assert "80.0" in text and "lr=0.1 (after epoch 2)" in text
 
 
 def test_a_diverged_network_is_marked_and_its_cells_are_not_missing(book) -> None:
@@ -273,6 +300,15 @@ def test_csv_and_json_give_every_cell_with_all_its_numbers(small: Store) -> None
     assert [float(row["accuracy"]) for row in from_csv] == [row["accuracy"] for row in from_json]
 
 
+def test_its_rows_are_the_same_in_parquet_with_types_where_all_is_null(small: Store) -> None:
+    file = io.BytesIO()
+    write(lambda: rows(connect(small), "s"), "parquet", file)
+    found = pq.read_table(file)
+    assert found.to_pylist() == json.loads(table(connect(small), "s", "json"))
+    kinds = {name: str(found.schema.field(name).type) for name in ("median_l2", "seed_sd", "attack_mode", "n")}
+    assert kinds == {"median_l2": "double", "seed_sd": "double", "attack_mode": "string", "n": "int64"}
+
+
 def test_the_latex_table_is_booktabs_and_escaped(small: Store) -> None:
     lines = table(connect(small), "s", "latex").splitlines()
     assert lines[0] == r"\begin{table}"
@@ -288,7 +324,7 @@ def test_an_unknown_name_lists_the_known(small: Store, book, make_book: Callable
     assert sweeps(connect(small)) == ["s"]
     with pytest.raises(QueryError, match=r"unknown table 'quick'.* Known: bound, distortion, s, smoothness$"):
         table(connect(small), "quick")
-    with pytest.raises(QueryError, match=r"unknown format 'html'\. Known: csv, json, latex, md"):
+    with pytest.raises(QueryError, match=r"unknown format 'html'\. Known: csv, json, latex, md, parquet"):
         table(connect(small), "s", "html")
     with pytest.raises(QueryError, match=r"'s'"):
         table(connect(make_book("empty").store), "s")

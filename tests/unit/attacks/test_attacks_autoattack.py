@@ -32,6 +32,7 @@ def theirs(
     return x_adv, predicted == y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threat", "eps"), [("linf", 0.1), ("l2", 0.5)])
 @pytest.mark.parametrize("version", ["standard", "rand"])
 def test_the_verdict_on_each_example_is_that_of_the_authors_code(

@@ -80,7 +80,8 @@ def split() -> Split:
     )
 
 
-@pytest.mark.parametrize("knowledge", ["transfer", "resample", "eot-3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("knowledge", ["transfer", pytest.param("resample", marks=pytest.mark.slow), "eot-3"])
 @pytest.mark.parametrize(
     ("attack", "options"),
     [
@@ -105,6 +106,7 @@ def test_a_network_that_errs_by_chance_is_scored_at_its_chance(
     assert natural == pytest.approx(0.95, abs=interval(0.95, EXAMPLES * DRAWS))
 
 
+@pytest.mark.slow
 def test_autoattacks_own_verdict_on_it_is_far_lower() -> None:
     """Three looks: clean, and after either loss. An image at a time, as its batches would share their fate."""
     made, images = erring(), torch.from_numpy(split().images).float() / 255

@@ -32,21 +32,28 @@ ASKED = [
     {"attack": "pgd", "knowledge": "eot-2", "attack_threat": "l2"},
     {"attack": "mifgsm", "knowledge": "resample", "paths": "batch"},
     {"attack": "pgd", "knowledge": "resample", "eval": "train_frozen"},
-    {"attack": "pgd", "knowledge": "eot-2", "attack_mode": "train_frozen", "attack_restarts": 2},
-    {"attack": "bim", "knowledge": "resample", "attack_steps": 3, "attack_eps_space": "normalized"},
     {"attack": "pgd", "knowledge": "transfer", "precision": "bf16"},
     {"attack": "deepfool", "knowledge": "resample", "attack_steps": 2, "draws": 1},
+    {"attack": "cascade", "knowledge": "fixed", "attack_steps": 2, "attack_queries": 10, "noise_255": 25.5},
+]
+MORE = [
+    {"attack": "pgd", "knowledge": "eot-2", "attack_mode": "train_frozen", "attack_restarts": 2},
+    {"attack": "bim", "knowledge": "resample", "attack_steps": 3, "attack_eps_space": "normalized"},
     {"attack": "cw", "knowledge": "fixed", "attack_steps": 3, "draws": 2},
     {"attack": "square", "knowledge": "fixed", "attack_queries": 10, "draws": 2},
     {"attack": "pgd", "knowledge": "aggmo-eot-2", "attack_restarts": 2},
     {"attack": "cascade", "knowledge": "eot-2", "attack_steps": 2, "attack_queries": 10},
     {"attack": "cascade", "knowledge": "resample", "attack_steps": 2, "attack_queries": 10, "paths": "batch"},
     {"attack": "cascade", "knowledge": "transfer", "attack_steps": 2, "attack_queries": 10, "precision": "bf16"},
-    {"attack": "cascade", "knowledge": "fixed", "attack_steps": 2, "attack_queries": 10, "noise_255": 25.5},
 ]
+every_kind = pytest.mark.parametrize(
+    "asked",
+    [*ASKED, *(pytest.param(asked, marks=pytest.mark.slow) for asked in MORE)],
+    ids=lambda asked: "-".join(map(str, asked.values())),
+)
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: "-".join(map(str, asked.values())))
+@every_kind
 def test_rows_are_the_same_when_a_unit_is_done_again_and_the_network_is_left_as_it_was(asked: dict[str, Any]) -> None:
     made = network().train()
     weights = {key: tensor.clone() for key, tensor in made.state_dict().items()}
@@ -55,13 +62,13 @@ def test_rows_are_the_same_when_a_unit_is_done_again_and_the_network_is_left_as_
     assert all(torch.equal(tensor, weights[key]) for key, tensor in made.state_dict().items())
     assert all(parameter.grad is None for parameter in made.parameters())
     assert all(layer.path is None for layer in random_layers(made))
-    evaluated(made, unit="another", attack="pgd", knowledge="resample", examples=(8, 16))
+    evaluated(made, unit="another", attack="pgd", knowledge="resample", examples=(8, 12))
     torch.manual_seed(5)
     assert evaluated(made, **asked) == first  # bit for bit: floats are compared as they are
     assert evaluated(network(), **asked) == first
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: "-".join(map(str, asked.values())))
+@every_kind
 def test_columns_are_those_of_the_view_and_agree_with_each_other(asked: dict[str, Any]) -> None:
     columns = evaluated(examples=(2, 9), **asked).columns
     assert set(columns) <= set(SCHEMAS["examples"].names)
@@ -78,7 +85,7 @@ def test_columns_are_those_of_the_view_and_agree_with_each_other(asked: dict[str
         assert max(columns["l2"]) <= eps + 1e-6
 
 
-@pytest.mark.parametrize("attack", ["pgd", "arc", "cascade"])
+@pytest.mark.parametrize("attack", ["pgd", "arc", pytest.param("cascade", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sharing", ["example", "batch"])
 def test_all_paths_of_a_small_space_can_be_enumerated(sharing: str, attack: str) -> None:
     options = {"attack_steps": 2} | ({"attack_queries": 10} if attack == "cascade" else {})
@@ -103,6 +110,7 @@ def test_what_an_attack_noticed_has_a_row_an_example_and_none_for_the_padding() 
     assert [far == 0 for far in columns["linf"]] == wrong
 
 
+@pytest.mark.slow
 def test_work_in_another_thread_changes_nothing() -> None:
     asked = {"attack": "pgd", "knowledge": "eot-2", "examples": (0, 16)}
     made, other = network(), network()  # here, as torch initialises weights from the process's one generator

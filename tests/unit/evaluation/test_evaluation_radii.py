@@ -19,6 +19,7 @@ from scipy import stats
 from rna_ray.evaluation import radii
 from rna_ray.evaluation.radii import (
     METHODS,
+    answered,
     certify,
     cohen_radius,
     cohen_two_sided_radius,
@@ -205,6 +206,21 @@ def test_what_is_no_probability_or_no_deviation_is_refused() -> None:
     for p1, p2, sigma, said in ((1.1, 0, 1, "probability"), (0.5, math.nan, 1, "probability"), (1, 0, 0, "sigma")):
         with pytest.raises(ValueError, match=said):
             renyi_radius(p1, p2, sigma)
+
+
+@given(p1=st.floats(1e-9, 1 - 1e-9), distance=st.floats(0, 5), sigma=st.floats(0.05, 5))
+@settings(max_examples=40, deadline=None)
+def test_one_answer_is_as_likely_as_that_of_a_half_space(p1: float, distance: float, sigma: float) -> None:
+    """The tight case: a half-space whose border the image nears by all of the distance."""
+    exact = mpmath.ncdf(quantile(p1) - mpf(distance) / mpf(sigma))
+    found = answered(p1, distance, sigma)
+    assert found <= exact * (1 + mpf("1e-11")) and found >= exact * (1 - mpf("1e-8")) - mpf("1e-300")
+
+
+def test_one_answer_at_the_ends() -> None:
+    assert answered(np.array([0, 1, 0.8]), np.array([0.1, 9, 0]), 1).tolist() == pytest.approx([0, 1, 0.8])
+    edge = cohen_radius(0.9, 0.5)  # there the class is as likely as all others together
+    assert answered(0.9, edge, 0.5) == pytest.approx(0.5) and type(answered(0.9, edge, 0.5)) is float
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------

@@ -94,17 +94,22 @@ def momentum(network: nn.Module, value: float) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_resnet50_is_torchvisions_parameter_for_parameter(training: bool) -> None:
+def assert_answers_agree(theirs: nn.Module, ours: nn.Module, x: torch.Tensor) -> None:
+    """With running statistics, then with the batch's own, which move the running ones."""
+    for training in (False, True):
+        expected, found = theirs.train(training)(x), ours.train(training)(x)
+        assert expected.std() > 0.01
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_resnet50_is_torchvisions_parameter_for_parameter() -> None:
     theirs = stirred(torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3], num_classes=10))
     x, body = torch.randn(2, 3, 64, 80), built("resnet50", width=64).body
     with torch.no_grad():
         momentum(theirs, 1.0).train()(x + 0.1)  # running statistics under which 53 layers neither blow up nor fade
         momentum(theirs, 0.1)
         body.load_state_dict(from_torchvision(theirs.state_dict()), strict=True)
-        expected, found = theirs.train(training)(x), body.train(training)(x)
-    assert expected.std() > 0.01
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+        assert_answers_agree(theirs, body, x)
     running = from_torchvision(theirs.state_dict())
     assert all(torch.allclose(tensor, running[key], atol=1e-4) for key, tensor in body.state_dict().items())
 
@@ -145,9 +150,9 @@ def to_our_vgg(theirs: nn.Module) -> dict[str, torch.Tensor]:
     return ours | {f"head.{key}": tensor for key, tensor in theirs[2].state_dict().items()}
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters"), [("vgg11", 9_231_114), ("vgg16", 14_728_266)])
-def test_a_vgg_is_torchvisions_parameter_for_parameter(name: str, parameters: int, training: bool) -> None:
+def test_a_vgg_is_torchvisions_parameter_for_parameter(name: str, parameters: int) -> None:
     theirs, body = stirred(their_vgg(name)), built(name, width=64).body
     assert sum(parameter.numel() for parameter in body.parameters()) == parameters
     x = torch.randn(4, 3, 32, 32)
@@ -155,9 +160,7 @@ def test_a_vgg_is_torchvisions_parameter_for_parameter(name: str, parameters: in
         momentum(theirs, 1.0).train()(x + 0.1)  # running statistics under which 13 layers neither blow up nor fade
         momentum(theirs, 0.1)
         body.load_state_dict(to_our_vgg(theirs), strict=True)
-        expected, found = theirs.train(training)(x), body.train(training)(x)
-    assert expected.std() > 0.01
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+        assert_answers_agree(theirs, body, x)
     running = to_our_vgg(theirs)
     assert all(torch.allclose(tensor, running[key], atol=1e-4) for key, tensor in body.state_dict().items())
 

@@ -16,6 +16,7 @@ from rna_ray.store import Store, connect
 from rna_ray.store.records import SCHEMAS
 from rna_ray.sweep.plan import plan
 from rna_ray.sweep.spec import load
+from rna_ray.sweep.status import PLACES
 
 SWEEP = """\
 name: certified
@@ -74,7 +75,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> Callab
 def test_a_sweep_with_certifications_runs_inline_from_file_to_rows(ran: Callable[..., Summary], store: Store) -> None:
     ended = ran()
     assert (ended.failures, ended.ran) == ((), 2 + 2 * 2 * 3 + 1)
-    assert ended.status.counts()["certify"] == {"done": 13, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0}
+    assert ended.status.counts()["certify"] == dict.fromkeys(PLACES, 0) | {"done": 13}
     for view, count in {"certifications": 13, "certificates": 5 * 25, "evaluations": 0, "examples": 0}.items():
         table = store.read(view)
         assert (table.schema, table.num_rows) == (SCHEMAS[view], count)

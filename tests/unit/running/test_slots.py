@@ -126,3 +126,55 @@ def test_when_training_has_ended_evaluators_take_all_that_fit(sizes: list[int], 
     machines = nodes(*((size, 0) for size in sizes))
     room = slots.evaluators(machines, share(cpu), share(train), trials=0, most=None)
     assert room == slots.count(machines, share(cpu)) and (room > 0) == (max(sizes) >= cpu)
+
+
+CONFIG = {
+    "max_workers": 5,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}},
+        "cpu": {"resources": {"CPU": 4}, "max_workers": 3},
+        "gpu": {"resources": {"CPU": 8, "GPU": 1}},
+    },
+}
+
+
+def test_an_autoscaler_may_add_what_its_configuration_says_beside_the_head() -> None:
+    may = slots.growth(CONFIG)
+    assert [(one.name, one.most) for one in may.types] == [("cpu", 3), ("gpu", 5)]
+    assert may.text() == "up to 3 cpu (4 CPU, 0 GPU), up to 5 gpu (8 CPU, 1 GPU)"
+
+
+@pytest.mark.parametrize(
+    ("alive", "cpus", "gpus"),
+    [
+        ([], 3, 2),  # three of one and two of the other are five
+        (["cpu"], 3, 2),
+        (["gpu", "gpu"], 3, 2),
+        (["gpu"] * 5, 0, 5),
+        (["cpu"] * 9, 9, 0),  # more than it would start itself
+    ],
+)
+def test_what_is_there_counts_towards_what_may_come(alive: list[str], cpus: int, gpus: int) -> None:
+    may = slots.growth(CONFIG)
+    sizes = {one.name: one.resources for one in may.types}
+    found = slots.grown([("head", {"CPU": 0}), *((name, sizes[name]) for name in alive)], may)
+    assert found[0] == {"CPU": 0}
+    assert sum(node == sizes["cpu"] for node in found) == cpus
+    assert sum(node == sizes["gpu"] for node in found) == gpus
+
+
+def test_a_node_of_unknown_size_is_taken_to_hold_one_unit() -> None:
+    may = slots.Growth(types=(slots.NodeType(name="workers", resources={}, most=2),), most=2)
+    assert may.text() == "up to 2 workers (it does not say how large)"
+    found = slots.grown([(None, {"CPU": 0})], may.guessed(share(4, 1), share(6)))
+    assert found == [{"CPU": 0}, {"CPU": 6, "GPU": 1}, {"CPU": 6, "GPU": 1}]
+    assert slots.count(found, share(4, 1)) == 2
+
+
+def test_what_no_autoscaler_may_add_is_refused_with_what_it_may() -> None:
+    possible = slots.grown([("head", {"CPU": 0})], slots.growth(CONFIG))
+    slots.check(possible, share(8, 1), "train", grows=True)
+    said = r"the largest node of the cluster and of what its autoscaler may add has 8 CPU and 1 GPU"
+    with pytest.raises(ResourceError, match=said):
+        slots.check(possible, share(9, 1), "train", grows=True)

@@ -14,6 +14,7 @@ import pytest
 
 from rna_ray.errors import StoreError
 from rna_ray.store import Store, connect, layout, open_store
+from rna_ray.store.files import Files
 from rna_ray.store.records import SCHEMAS
 
 _WRITER = """
@@ -21,12 +22,12 @@ _WRITER = """
     import pyarrow.parquet as pq
     from rna_ray.store import open_store
 
-    replace = os.replace
-    def replace_or_die(source, target):
+    link = os.link
+    def link_or_die(source, target):
         if "evaluations" in str(target):
             os.kill(os.getpid(), signal.SIGKILL)  # the record is written beside, the examples are already in place
-        replace(source, target)
-    os.replace = replace_or_die
+        link(source, target)
+    os.link = link_or_die
 
     place, given = sys.argv[1:]
     views = {view: pq.read_table(f"{given}/{view}.parquet") for view in ("evaluations", "examples")}
@@ -152,7 +153,7 @@ def test_a_damaged_file_is_named_when_it_is_read(store: Store, evaluated) -> Non
 def test_a_column_that_an_older_release_did_not_know_reads_as_null(store: Store, evaluated) -> None:
     evaluated(store, "u1")
     path = Path(store.uri) / "evaluations" / "u1.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["flags"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["flags"]).replace_schema_metadata(), path)
     assert store.read("evaluations")["flags"].to_pylist() == [None]
     assert connect(store).execute("SELECT flags, batch FROM evaluations").fetchall() == [(None, 0)]
 
@@ -163,7 +164,7 @@ def test_epochs_of_an_older_release_read_as_null_beside_those_of_this_one(store:
         measured = rows("epochs", 2, unit_id=unit, **dict.fromkeys(later, 7))
         store.commit(unit, {"epochs": measured, "trials": rows("trials", unit_id=unit)}, record="trials")
     path = Path(store.uri) / "epochs" / "old.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    pq.write_table(pq.read_table(path).drop_columns(later).replace_schema_metadata(), path)
     found = connect(store).execute(f"SELECT {', '.join(later)} FROM epochs ORDER BY unit_id, epoch").fetchall()
     assert found == [(7, 7, 7.0, 7.0)] * 2 + [(None,) * 4] * 2
     assert {name: store.read("epochs", ["old"])[name].to_pylist() for name in later} == dict.fromkeys(later, [None] * 2)
@@ -213,3 +214,24 @@ def test_an_empty_folder_becomes_a_store(tmp_path: Path, evaluated) -> None:
     evaluated(store, "u1")
     assert store.exists
     assert open_store(tmp_path).done("evaluations") == {"u1"}
+
+
+def test_two_that_begin_a_store_at_once_both_find_it(
+    tmp_path: Path, evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Files.names
+
+    def begun_meanwhile(self: Files, folder: PurePosixPath) -> list[str]:
+        monkeypatch.setattr(Files, "names", names)
+        evaluated(open_store(tmp_path / "store"), "u1")
+        return names(self, folder)
+
+    monkeypatch.setattr(Files, "names", begun_meanwhile)
+    assert open_store(tmp_path / "store").done("evaluations") == {"u1"}
+
+
+def test_a_file_that_appears_as_soon_as_it_was_missed_is_none_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "exists", lambda self, path: True)
+    assert open_store(tmp_path).files.find(PurePosixPath("checkpoints/u1/resume.json")) is None

@@ -11,7 +11,7 @@ import pytest
 from rna_ray.store.records import DETAILS, PROVENANCE, RECORDS, SCHEMA_VERSION, SCHEMAS, conform, from_rows
 
 VIEWS = ["trials", "epochs", "evaluations", "examples", "certifications", "certificates", "probes", "measures"]
-VIEWS += ["transfers", "failures", "plans"]
+VIEWS += ["transfers", "failures", "stops", "plans"]
 
 
 def test_there_is_a_schema_for_every_view_and_each_column_says_what_it_holds() -> None:

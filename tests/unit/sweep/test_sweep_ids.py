@@ -64,6 +64,8 @@ def test_units_of_one_evaluation_share_its_digest_and_nothing_else_does() -> Non
     settings = {"network": "n", "draws": 10}
     first, second = units.evaluate(settings, examples=(0, 100)), units.evaluate(settings, examples=(100, 200))
     other = units.evaluate({**settings, "draws": 1}, examples=(0, 100))
+    for unit in (first, second, other):  # which writes the text once for all units of an evaluation
+        assert unit.id == units.digest({"kind": unit.kind, "version": unit.version, "settings": unit.settings})
     assert first.needs == ("n",)
     assert first.settings["evaluation"] == second.settings["evaluation"] != other.settings["evaluation"]
     assert len({first.id, second.id, other.id}) == 3

@@ -399,7 +399,7 @@ def test_costs_are_multiply_adds(planned: Planned) -> None:
     [
         ("network.norm=GN3", SpaceError, "variant 'GN3': GN3: 3 groups do not divide the 16 channels of layer norm"),
         ("grid.network.norm=[BN, GN3]", SpaceError, "variant 'GN3': GN3: 3 groups do not divide"),
-        ("data.held_out=1437", SweepError, "variant 'BN+IN': data.train_examples: 0 and 1437 held out are not what"),
+        ("data.held_out=1437", SweepError, "variant 'BN+IN': data.held_out: 1437 leaves nothing to train on; digits"),
         ("data.train_examples=1400", SweepError, "variant 'BN+IN': data.train_examples: 1400 and 128 held out"),
         ("evaluation.0.examples=361", SweepError, "evaluation.0.examples: 361 are more than the 360 test images"),
         ("data.held_out=0", SweepError, "evaluation.0.checkpoint: best is chosen on held-out images"),

@@ -13,18 +13,23 @@ from rna_ray.sweep.spec import load
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 
 
+@functools.cache
+def planned(name: str, preset: str | None = None) -> Plan:
+    """Return the plan of a shipped sweep, its data sets' contents standing for themselves by name."""
+    return plan(load(SWEEPS / f"{name}.yaml", preset=preset), digest=lambda data: data.name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_sweep_plans_at_every_scale(path: Path) -> None:
-    spec = load(path)
-    assert spec.name == path.stem and spec.about
-    full = plan(spec, digest=lambda data: data.name)
-    for preset in spec.presets:
-        small = plan(load(path, preset=preset), digest=lambda data: data.name)
-        assert sum(small.costs.values()) < sum(full.costs.values()) / 4
+    full = planned(path.stem)
+    assert full.sweep == path.stem and full.spec.about
+    for preset in full.spec.presets:
+        assert sum(planned(path.stem, preset).costs.values()) < sum(full.costs.values()) / 4
 
 
 def test_quickstart_is_what_the_readme_says() -> None:
-    made = plan(load(SWEEPS / "quickstart.yaml"), digest=lambda data: data.name)
+    made = planned("quickstart")
     assert sum(unit.kind == "train" for unit in made.units) == 6
     assert {cell.attack for cell in made.cells} == {"natural", "fgsm", "pgd-20", "autoattack-standard"}
     assert {cell.knowledge for cell in made.cells} == {"none", "transfer", "fixed", "eot-10"}
@@ -48,10 +53,7 @@ def evaluated(made: Plan, variant: str) -> dict[tuple[str, str, int], tuple[str,
 @pytest.mark.parametrize("preset", [None, "small"])
 @pytest.mark.parametrize("protocol", ["paper", "ours"])
 def test_what_several_tables_ask_for_is_trained_and_attacked_once(preset: str | None, protocol: str) -> None:
-    one, four, five = (
-        plan(load(SWEEPS / f"rna-table{number}.yaml", preset=preset), digest=lambda data: data.name)
-        for number in (1, 4, 5)
-    )
+    one, four, five = (planned(f"rna-table{number}", preset) for number in (1, 4, 5))
     rna = f"ResNet-18 RNA, {protocol}", f"IN+BN, {protocol}", f"BGN+GN[1-1] black-box layer-free, {protocol}"
     assert trained(one, rna[0]) == trained(four, rna[1]) == trained(five, rna[2])
     assert list(trained(one, rna[0])) == [0, 1, 2] and len(set(trained(one, rna[0]).values())) == 3
@@ -65,7 +67,7 @@ def test_what_several_tables_ask_for_is_trained_and_attacked_once(preset: str | 
 
 @pytest.mark.parametrize(("number", "data"), [(1, "cifar10"), (2, "cifar100")])
 def test_tables_1_and_2_cross_two_networks_with_six_norms(number: int, data: str) -> None:
-    made = plan(load(SWEEPS / f"rna-table{number}.yaml"), digest=lambda given: given.name)
+    made = planned(f"rna-table{number}")
     settings = {unit.id: unit.settings for unit in made.units if unit.kind == "train"}
     networks = {trial.variant: settings[trial.network] for trial in made.trials}
     assert len(networks) == 24 and {one["data"]["name"] for one in networks.values()} == {data}
@@ -79,7 +81,7 @@ def test_tables_1_and_2_cross_two_networks_with_six_norms(number: int, data: str
 
 
 def test_table_3_crosses_each_defence_with_both_norms() -> None:
-    made = plan(load(SWEEPS / "rna-table3.yaml"), digest=lambda data: data.name)
+    made = planned("rna-table3")
     settings = {unit.id: unit.settings for unit in made.units if unit.kind == "train"}
     ours = {trial.variant: settings[trial.network] for trial in made.trials if trial.variant.endswith(", ours")}
     assert len({trial.network for trial in made.trials}) == 20
@@ -90,15 +92,14 @@ def test_table_3_crosses_each_defence_with_both_norms() -> None:
         assert one["training"].get("loss", {}).get("beta") == {"TRADES": 6.0, "MART": 5.0}.get(defence)
         assert ("weight_perturbation" in one["training"]) == (defence == "AWP")
         assert one["network"].get("activation") == ("silu" if defence == "SAT" else None)
-    one = plan(load(SWEEPS / "rna-table1.yaml"), digest=lambda data: data.name)
+    one = planned("rna-table1")
     assert trained(one, "WideResNet32 RNA, ours") == trained(made, "AT, BN+IN, ours")
     assert evaluated(made, "AT, BN+IN, ours").items() <= evaluated(one, "WideResNet32 RNA, ours").items()
 
 
 def test_imagenets_eight_gpus_are_eight_workers() -> None:
-    spec = load(SWEEPS / "rna-table3-imagenet.yaml")
-    assert spec.resources.train.processes == 8
-    made = plan(spec, digest=lambda data: data.name)
+    made = planned("rna-table3-imagenet")
+    assert made.spec.resources.train.processes == 8
     trainings = [unit.settings["training"] for unit in made.units if unit.kind == "train"]
     assert len(trainings) == 4 and {one["batch"] for one in trainings} == {512}
     alone = load(SWEEPS / "rna-table3-imagenet.yaml", sets=["resources.train={gpu: 1}"])
@@ -108,16 +109,11 @@ def test_imagenets_eight_gpus_are_eight_workers() -> None:
 TABLES = ["1", "2", "3", "3-imagenet", "4", "5"]
 
 
-@functools.cache
-def small(table: str) -> Plan:
-    return plan(load(SWEEPS / f"rna-table{table}.yaml", preset="small"), digest=lambda data: data.name)
-
-
 @pytest.mark.parametrize("table", TABLES)
 def test_deepfool_is_in_fp32(table: str) -> None:
     """It stops on the border between classes. In bf16 they tie there: a BN network of 2 % robust images showed 11."""
     attacks = [
-        unit.settings for unit in small(table).units
+        unit.settings for unit in planned(f"rna-table{table}", "small").units
         if unit.kind == "evaluate" and unit.settings["attack"]["name"] == "deepfool"
     ]  # fmt: skip
     assert bool(attacks) == (table in ("1", "2", "4", "5"))
@@ -130,7 +126,7 @@ def test_where_a_batch_shares_a_path_there_are_ten_of_them(table: str) -> None:
 
     AutoAttack, which takes longer than all others together, has five.
     """
-    made = small(table)
+    made = planned(f"rna-table{table}", "small")
     settings = {unit.id: unit.settings for unit in made.units}
     shared = [
         cell for cell in made.cells

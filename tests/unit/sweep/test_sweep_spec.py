@@ -25,7 +25,7 @@ def test_every_field_has_a_sentence(model: type[pydantic.BaseModel]) -> None:
 # What is set, and the sentence that it gives.
 BAD = {
     "network.nrom=BN": "network.nrom: unknown key 'nrom'; did you mean 'norm'? Known: activation, import,",
-    "foo=3": "foo: unknown key 'foo'. Known: about, certification, compile, data,",
+    "foo=3": "foo: unknown key 'foo'. Known: about, budget, certification, compile, data,",
     "network.norm=BN+": "network.norm: norm 'BN+', character 4: a norm is expected here",
     "network.norm=3": "network.norm: 3 is not a text",
     "network.width=0": "network.width: 0 is not at least 1",

@@ -14,14 +14,23 @@ def test_nothing_done(planned: Planned) -> None:
     plan = planned(TWO)
     status = subtract(plan, set(), {})
     assert status.counts() == {
-        "train": {"done": 0, "ready": 2, "waiting": 0, "failed": 0, "blocked": 0},
-        "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
-        "evaluate": {"done": 0, "ready": 0, "waiting": 4, "failed": 0, "blocked": 0},
-        "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
-        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0},
+        "train": {"done": 0, "ready": 2, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
+        "import": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
+        "evaluate": {"done": 0, "ready": 0, "waiting": 4, "failed": 0, "blocked": 0, "early": 0},
+        "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
+        "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
     }
     assert status.remaining == sum(plan.costs.values())
     assert status.to_do == plan.units
+
+
+def test_what_was_stopped_early_is_not_to_do_nor_what_needs_it_unless_it_is_done(planned: Planned) -> None:
+    plan = planned(TWO)
+    first, second, *_ = (unit for unit in plan.units if unit.kind == "train")
+    status = subtract(plan, {second.id}, {first.id: 3}, early={first.id, second.id})
+    assert set(status.early) == {first, *(unit for unit in plan.units if first.id in unit.needs)}
+    assert status.done == (second,) and {unit.needs for unit in status.to_do} == {(second.id,)}
+    assert not status.failed and not status.blocked
 
 
 def test_evaluations_are_ready_once_their_network_is_done(planned: Planned) -> None:
@@ -60,6 +69,6 @@ def test_each_unit_stands_in_one_place(planned: Planned, data: st.DataObject, re
     done = data.draw(st.sets(st.sampled_from(ids)))
     failed = data.draw(st.dictionaries(st.sampled_from(ids), st.integers(1, 5)))
     status = subtract(plan, done, failed, retry)  # type: ignore[arg-type]
-    places = [status.done, status.ready, status.waiting, status.failed, status.blocked]
+    places = [status.done, status.ready, status.waiting, status.failed, status.blocked, status.early]
     assert sorted(unit.id for place in places for unit in place) == sorted(ids)
     assert {unit.id for unit in status.done} == done

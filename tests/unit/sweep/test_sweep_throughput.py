@@ -13,8 +13,9 @@ from sweep_base import BASE, Planned
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import SCHEMAS, from_rows
 from rna_ray.sweep.cost import CPU_MACS_PER_SECOND, GPU_MACS_PER_SECOND
+from rna_ray.sweep.forecast import Usual
 from rna_ray.sweep.plan import Plan
-from rna_ray.sweep.throughput import Measured, measured, rate
+from rna_ray.sweep.throughput import Measured, measured, rate, usual
 from rna_ray.sweep.units import Unit, canonical
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -64,6 +65,16 @@ def test_the_median_of_what_the_plan_counts_over_the_seconds_of_all_epochs(made:
         commit(store, unit, device=H100, seconds=seconds)
     work = made.costs[trains(made)[0].id]
     assert measured(store) == [Measured(kind="train", device=H100, units=3, macs_per_second=work / 20)]
+
+
+@pytest.mark.parametrize("view", ["trials", "epochs"])
+def test_a_damaged_file_is_left_out(view: str, made: Plan, store: Store) -> None:
+    for unit, seconds in zip(trains(made), (10.0, 40.0, 20.0), strict=True):
+        commit(store, unit, device=H100, seconds=seconds)
+    path = Path(store.uri, view, f"{trains(made)[0].id}.parquet")
+    path.write_bytes(path.read_bytes()[:300])
+    rate = (1 / 40 + 1 / 20) / 2 * made.costs[trains(made)[0].id]
+    assert measured(store) == [Measured(kind="train", device=H100, units=2, macs_per_second=pytest.approx(rate))]
 
 
 def test_a_cpu_counts_by_the_core(made: Plan, store: Store) -> None:
@@ -143,3 +154,11 @@ def test_certifications_tell_how_fast_they_are(planned: Planned, tmp_path: Path)
     assert (found.device, found.units) == (H100, 1)
     assert found.macs_per_second == pytest.approx(plan.costs[unit.id] / 4.0)
     assert found.words == f"measured on 1 certification on {H100} in this store"
+
+
+def test_a_unit_is_as_fast_as_all_that_it_takes(planned: Planned) -> None:
+    where = planned(BASE + "resources: {train: {cpu: 4}, evaluate: {cpu: 1, gpu: 1}}\n").where
+    cores = Measured(kind="train", device="cpu", units=3, macs_per_second=2e9)
+    found = usual(where, [cores])
+    assert found["train"] == Usual(macs_per_second=8e9, measured=True)
+    assert found["evaluate"] == found["probe"] == Usual(macs_per_second=GPU_MACS_PER_SECOND)

@@ -81,13 +81,23 @@ CERTIFIED: dict[str, str] = {
 }  # fmt: skip
 CERTIFICATION = "certification=[{examples: 200, noise_255: 25}]"
 PROBE = "probes=[{probe: transfer, examples: 200}]"
+FREE_OF_AN_ENTRY = ("only", "priority")
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
     "network.root": "/elsewhere", "network.weights_sha256": hashlib.sha256(b"weights").hexdigest(),
     "resources.train.workers": "2",
+    "resources.train.checkpoint": "60",
+    "resources.train.limit": "3600",
+    "resources.train.smaller_batches": "true",
+    "resources.evaluate.limit": "600",
+    "resources.evaluate.smaller_batches": "true",
     "resources.train.cpu": "4", "resources.train.gpu": "0.5", "resources.evaluate.cpu": "0.5",
     "resources.evaluate.gpu": "1", "resources.evaluate.actors": "3", "presets": "{p: {seed: 1}}",
     "grid": "{seed: [0]}", "variants": "{A: {seed: 0}}", "evaluation.0.only": "[BN+IN]",
+    "logging.tensorboard": "false", "logging.folder": "/elsewhere", "logging.mlflow.tracking_uri": "sqlite:///m.db",
+    "logging.mlflow.experiment": "e", "logging.wandb.project": "p",
+    "search": "{trials: 1, over: {precision: [fp32]}}",
+    "budget.hours": "2", "budget.gpu_hours": "8", "priority": "7", "evaluation.0.priority": "-7",
 }  # fmt: skip
 
 
@@ -98,7 +108,7 @@ def leaves(model: type[BaseModel], counted: bool = True, prefix: str = "") -> It
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         kind = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         name = field.alias or name
-        if kind is not None and f"{prefix}{name}" not in ("evaluation", "probes", "certification"):
+        if kind is not None and f"{prefix}{name}" not in ("evaluation", "probes", "certification", "search"):
             yield from leaves(kind, bool(counts), f"{prefix}{name}.")
         elif f"{prefix}{name}" not in ("evaluation", "probes", "certification", "options"):
             yield f"{prefix}{name}", bool(counts)
@@ -110,10 +120,11 @@ def test_every_field_is_in_one_of_the_lists() -> None:
     assert {name for name, counts in fields.items() if counts} == set(COUNTS)
     assert {name for name, counts in entry.items() if counts} == {*ENTRY, "source"}
     probe = dict(leaves(Probe))
-    assert {name for name, counts in probe.items() if counts} == set(PROBED) and set(probe) == {*PROBED, "only"}
+    assert {name for name, counts in probe.items() if counts} == set(PROBED)
+    assert set(probe) == {*PROBED, *FREE_OF_AN_ENTRY}
     certified = dict(leaves(Certification))
     assert {name for name, counts in certified.items() if counts} == set(CERTIFIED)
-    assert set(certified) == {*CERTIFIED, "only"}
+    assert set(certified) == {*CERTIFIED, *FREE_OF_AN_ENTRY}
     free = {name for name, counts in fields.items() if not counts}
     assert free | {f"evaluation.0.{name}" for name, counts in entry.items() if not counts} == set(FREE)
 

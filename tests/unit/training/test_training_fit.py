@@ -215,6 +215,7 @@ def test_natural_training_learns_the_digits(tmp_path: Path) -> None:
     assert found.epochs[-1]["natural_loss"] < 0.4 < found.epochs[0]["natural_loss"]
 
 
+@pytest.mark.slow
 def test_adversarial_training_makes_robust_what_natural_training_does_not(tmp_path: Path) -> None:
     asked = settings("BN", width=8, objective="whitebox", epochs=6, batch=64, augment="none")
     found, _ = fitted(tmp_path, asked, images=600, held_out=200)

@@ -27,6 +27,7 @@ LOSSES = {
 }  # fmt: skip
 AWP = {"gamma": GAMMA, "warmup": 0}
 Answer = Callable[[torch.Tensor], torch.Tensor]
+several_norms = pytest.mark.parametrize("norm", [pytest.param("BN", marks=pytest.mark.slow), "BN+IN"])
 
 
 def asked(loss: str, awp: bool, norm: str, **training: Any) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def along(made: Network, path: torch.Tensor) -> Answer:
 
 
 @pytest.mark.parametrize("objective", ["whitebox", "blackbox"])
-@pytest.mark.parametrize("norm", ["BN", "BN+IN"])
+@several_norms
 @pytest.mark.parametrize("awp", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_an_update_is_that_of_the_papers_formulas(
@@ -168,7 +169,8 @@ def test_the_updates_own_images_are_counted_in_the_pass_that_gave_the_loss(
         assert (row["train_correct"], row["train_examples"]) == (int((attacked == y).sum()), 24)
 
 
-@pytest.mark.parametrize("norm", ["BN", "BN+IN"])
+@pytest.mark.slow
+@several_norms
 @pytest.mark.parametrize("awp", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
@@ -229,12 +231,14 @@ def test_held_out_images_are_attacked_by_cross_entropy_from_anywhere_in_the_ball
     assert small == (loss == "trades")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("awp", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_bf16_changes_a_loss_by_rounding_alone(loss: str, awp: bool, tmp_path: Path) -> None:
     given = asked(loss, awp, "BN+IN", epochs=1)
-    exact = fitted(tmp_path / "exact", given)[0].epochs[0]["loss"]
-    rounded = fitted(tmp_path / "bf16", {**given, "precision": "bf16"})[0].epochs[0]["loss"]
+    few = {"images": 32, "held_out": 0}
+    exact = fitted(tmp_path / "exact", given, **few)[0].epochs[0]["loss"]
+    rounded = fitted(tmp_path / "bf16", {**given, "precision": "bf16"}, **few)[0].epochs[0]["loss"]
     assert rounded != exact and rounded == pytest.approx(exact, rel=0.03)
 
 

@@ -150,6 +150,7 @@ def test_nothing_drops_while_attacks_are_crafted_nor_while_answering(
     assert all(drops == updates for drops, updates in passes)
 
 
+@pytest.mark.slow
 def test_stability_training_answers_noise_better_than_training_without(tmp_path: Path) -> None:
     """On digits, after the same number of updates from the same weights: 71 % where it would be 48 %."""
     learn = {**NATURAL, "epochs": 4, "batch": 32, "optimizer": "adam", "lr": 0.01, "schedule": {"name": "constant"}}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_base import checkpoints, fitted, network, rows, same_weights, settings
+from training_base import at_call, checkpoints, fitted, network, rows, same_weights, settings
 
+from rna_ray import __version__
 from rna_ray.errors import CheckpointError, StoreError
 from rna_ray.networks.build import Network
+from rna_ray.store import Store, layout, open_store
 from rna_ray.store.files import Files
 from rna_ray.store.records import from_rows
+from rna_ray.training import fit as fits
 from rna_ray.training.checkpoint import Checkpoints, Tensors, load, load_into, sha256
-from rna_ray.training.fit import Fitted
+from rna_ray.training.fit import Fitted, Stopped
 
 EPOCHS = 3
 
@@ -34,6 +38,8 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": {"name": "stability", "gamma": 1.0, "target": "softmax"},
     },
 }
+QUICK = "natural, no momentum"
+"""For what hangs on files, not on what is trained."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,7 @@ def assert_same(found: tuple[Fitted, Network], expected: tuple[Fitted, Network])
     assert (found[0].last_sha256, found[0].best_sha256) == (expected[0].last_sha256, expected[0].best_sha256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_trainings_are_the_same(
     case: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
@@ -58,7 +65,7 @@ def test_two_trainings_are_the_same(
     assert_same(fitted(tmp_path, settings(**CASES[case])), uninterrupted[case])
 
 
-@pytest.mark.parametrize("after", range(1, EPOCHS + 1))
+@pytest.mark.parametrize("after", [2, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, EPOCHS))])
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_killed_after_an_epoch_goes_on_from_there(
     case: str, after: int, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
@@ -84,6 +91,66 @@ def test_a_training_killed_after_every_epoch_ends_the_same(
         with pytest.raises(Killed):
             fitted(tmp_path, settings(), report=kill)
     assert_same(fitted(tmp_path, settings(), report=kill), uninterrupted["blackbox"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_stopped_within_its_epochs_ends_the_same(
+    case: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path
+) -> None:
+    """Three epochs of three updates and two held-out batches, each run asked to stop at its third look."""
+    asked, places, reported = settings(**CASES[case]), [], []
+    while True:
+        try:
+            ended = fitted(tmp_path, asked, report=lambda row: reported.append(row["epoch"]), stop=at_call(3))
+            break
+        except Stopped:
+            state = checkpoints(tmp_path).resume() or pytest.fail("a training that was asked to stop keeps its state")
+            places.append((state[1]["epoch"], state[1]["position"]["step"]))
+    assert places == [(0, 3), (1, 1), (1, 3), (2, 1), (2, 3)] and reported == [1, 2, 3]
+    assert_same(ended, uninterrupted[case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["blackbox", "stability, adam, dropout"])
+def test_a_training_killed_within_an_epoch_loses_no_more_than_the_time_between_checkpoints(
+    case: str, uninterrupted: dict[str, tuple[Fitted, Network]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates, plain = [], fits._Trainer._update
+
+    def counted(self: Any, epoch: int, random: Any, batch: torch.Tensor) -> Any:
+        if len(updates) == 5:  # in the middle of the second epoch
+            updates.append("killed")
+            raise Killed
+        updates.append(epoch)
+        return plain(self, epoch, random, batch)
+
+    monkeypatch.setattr(fits._Trainer, "_update", counted)
+    with pytest.raises(Killed):
+        fitted(tmp_path, settings(**CASES[case]), checkpoint_seconds=0.0)
+    assert_same(fitted(tmp_path, settings(**CASES[case]), checkpoint_seconds=0.0), uninterrupted[case])
+    assert updates == [0, 0, 0, 1, 1, "killed", 1, 2, 2, 2]  # each of the nine was made once
+    with pytest.raises(Stopped):
+        fitted(tmp_path / "other", settings(**CASES[case]), stop=at_call(2))
+    del updates[:6]
+    fitted(tmp_path / "other", settings(**CASES[case]))
+    assert len(updates) == 4 + 2 + 7  # the two before it stopped are not made again
+
+
+def test_a_training_that_diverges_after_it_was_stopped_returns_to_the_weights_before_the_epoch(
+    tmp_path: Path
+) -> None:
+    asked = settings("BN", lr=1e30, weight_decay=0.1, objective="natural")
+    whole, made = fitted(tmp_path / "whole", asked)
+    assert whole.state == "diverged"
+    with pytest.raises(Stopped):
+        fitted(tmp_path, asked, stop=at_call(1))
+    found, resumed = fitted(tmp_path, asked)
+    assert found.state == "diverged" and found.last_sha256 == whole.last_sha256 and same_weights(resumed, made)
+
+
+def test_a_training_that_is_done_is_not_asked(tmp_path: Path) -> None:
+    fitted(tmp_path, settings(epochs=1))
+    fitted(tmp_path, settings(epochs=1), stop=lambda: pytest.fail("there is nothing left to stop"))
 
 
 LATER = ("train_correct", "train_examples", "natural_loss", "adversarial_loss")
@@ -139,11 +206,10 @@ def test_a_training_killed_between_two_files_goes_on_from_the_epoch_before(
         patch.setattr(Checkpoints, "keep_resume", keep)
         patch.setattr(Files, "write", write)
         with pytest.raises(Killed):
-            fitted(tmp_path, settings())
+            fitted(tmp_path, settings(**CASES[QUICK]))
     resumed: list[int] = []
-    assert_same(
-        fitted(tmp_path, settings(), report=lambda row: resumed.append(row["epoch"])), uninterrupted["blackbox"]
-    )
+    ended = fitted(tmp_path, settings(**CASES[QUICK]), report=lambda row: resumed.append(row["epoch"]))
+    assert_same(ended, uninterrupted[QUICK])
     assert resumed == list(range(epoch, EPOCHS + 1))
 
 
@@ -156,7 +222,7 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
             raise Killed
 
     with pytest.raises(Killed):
-        fitted(tmp_path, settings(), report=kill)
+        fitted(tmp_path, settings(**CASES[QUICK]), report=kill)
     (state,) = (tmp_path / "store" / "checkpoints" / "unit").glob("resume-*.safetensors")
     whole = state.read_bytes()
     if damage == "truncated":
@@ -169,26 +235,27 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
         (state.parent / "resume.json").write_text('{"sha256": "01')
     assert checkpoints(tmp_path).resume() is None
     started: list[int] = []
-    assert_same(
-        fitted(tmp_path, settings(), report=lambda row: started.append(row["epoch"])), uninterrupted["blackbox"]
-    )
+    ended = fitted(tmp_path, settings(**CASES[QUICK]), report=lambda row: started.append(row["epoch"]))
+    assert_same(ended, uninterrupted[QUICK])
     assert started == [1, 2, 3]
 
 
-@pytest.mark.parametrize("asked", ["kind", "read"])
+@pytest.mark.parametrize("silent", [["read"], ["read", "exists"]], ids=" and ".join)
 def test_a_store_that_does_not_answer_is_no_reason_to_begin_anew(
-    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    silent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = getattr(Files, asked)
+    def says_nothing(plain: Callable[[Files, Any], Any]) -> Callable[[Files, Any], Any]:
+        def asked(self: Files, path: Any) -> Any:
+            if path.name == "resume.json":
+                raise StoreError(f"cannot look at {path}")
+            return plain(self, path)
 
-    def silent(self: Files, path: Any) -> Any:
-        if path.name == "resume.json":
-            raise StoreError(f"cannot look at {path}")
-        return plain(self, path)
+        return asked
 
     fitted(tmp_path, settings(epochs=1))
     with monkeypatch.context() as patch:
-        patch.setattr(Files, asked, silent)
+        for name in silent:
+            patch.setattr(Files, name, says_nothing(getattr(Files, name)))
         with pytest.raises(StoreError, match=r"cannot look at checkpoints/unit/resume\.json"):
             checkpoints(tmp_path).resume()
         with pytest.raises(StoreError):
@@ -241,9 +308,12 @@ def test_one_state_is_kept_and_none_once_the_unit_is_done(tmp_path: Path) -> Non
     checkpoints(tmp_path).drop_resume()
 
 
+@pytest.mark.parametrize("local", [True, False])
 def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not local:  # as in a bucket, whose files are copied before they are read
+        monkeypatch.setattr(Store, "local_path", lambda self, name: None)
     kept, read = checkpoints(tmp_path), Checkpoints.read
     kept.keep_resume({"w": torch.zeros(2)}, {"epoch": 1})
 
@@ -287,3 +357,16 @@ def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         load_into(network(settings(width=8)), tensors, "here")
     with pytest.raises(CheckpointError, match=r"do not fit the network: (Missing|Unexpected) key"):
         load_into(network(settings("IN")), tensors, "here")
+
+
+def test_a_state_says_all_code_that_trained_it(tmp_path: Path) -> None:
+    """The version is this one; the commit changed while the training went on, and back again."""
+    store = open_store(tmp_path / "store")
+    assert Checkpoints(store, "u").made_by() == []
+    for commit in ("aaaaaaa", "bbbbbbb", "aaaaaaa"):
+        Checkpoints(store, "u", commit).keep_resume({"w": torch.ones(2)}, {"epoch": 1})
+    assert Checkpoints(store, "u").made_by() == [
+        {"rna_ray": __version__, "commit": commit} for commit in ("aaaaaaa", "bbbbbbb")
+    ]
+    store.put(layout.resume_marker("u"), b'{"sha256": "0"}')  # as an older release wrote it
+    assert Checkpoints(store, "u").made_by() == [{"rna_ray": None, "commit": None}]

@@ -76,6 +76,17 @@ def test_what_two_workers_began_one_goes_on_with(case: str, said: Said, stores: 
     assert [row["loss"] for row in found.epochs[:2]] == [row["loss"] for row in two["epochs"]]
 
 
+@pytest.mark.parametrize("case", workers_base.IN_PARTS)
+def test_two_workers_that_are_stopped_within_an_epoch_end_the_same(case: str, said: Said) -> None:
+    (whole,) = (one for one in said if one.get("case") == case)
+    (parts,) = (one for one in said if one.get("case") == f"{case} in parts")
+    assert parts["stops"] >= 1
+    for mine, theirs in zip(whole["epochs"], parts["epochs"], strict=True):
+        assert {name: mine[name] for name in theirs} == theirs  # the sums over both workers too
+    for name, tensor in whole["state"].items():
+        assert np.array_equal(tensor, parts["state"][name]), name
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_a_norm_layer_normalises_by_the_statistics_of_the_whole_batch(space: str, said: Said) -> None:
     halves = sorted((one for one in said if one.get("space") == space), key=lambda one: one["rank"])

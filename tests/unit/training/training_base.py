@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,19 @@ def checkpoints(folder: Path, unit: str = "unit") -> Checkpoints:
 
 def fitted(
     folder: Path, asked: dict[str, Any], *, report: Callable[[dict[str, Any]], None] = lambda row: None,
-    images: int = 96, held_out: int = 40, made: Network | None = None,
+    images: int = 96, held_out: int = 40, made: Network | None = None, **options: Any,
 ) -> tuple[Fitted, Network]:  # fmt: skip
     """Train a fresh network on digits, as a new process would, with the checkpoints of a store in the folder."""
     made = made or network(asked)
     train, held = part(0, images), part(1000, 1000 + held_out)
-    return fit(asked, made, train, held, checkpoints(folder), device=torch.device("cpu"), report=report), made
+    cpu = torch.device("cpu")
+    return fit(asked, made, train, held, checkpoints(folder), device=cpu, report=report, **options), made
+
+
+def at_call(number: int) -> Callable[[], bool]:
+    """Return what asks to stop when it is called for the n-th time, and from then on."""
+    calls = itertools.count(1)
+    return lambda: next(calls) >= number
 
 
 def rows(result: Fitted) -> list[dict[str, Any]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
-from training_base import checkpoints, network, part, settings
+from training_base import at_call, checkpoints, network, part, rows, settings
 
+from rna_ray.networks.build import Network
 from rna_ray.networks.norms import Norm, gather_statistics
 from rna_ray.networks.spaces import NormLayer, parse
 from rna_ray.running.spawn import Report
 from rna_ray.running.tasks import Job
-from rna_ray.training.fit import fit
+from rna_ray.training.fit import Fitted, Stopped, fit
 from rna_ray.training.workers import Workers
 
 UNEVEN = {"batch": 33, "epochs": 2, "attack_mode": "train"}
@@ -31,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "BN+IN adam noise": {"norm": "BN+IN", "epochs": 1, "optimizer": "adam", "lr": 0.001, "noise_255": 25.5},
 }  # fmt: skip
+IN_PARTS = ("BN", "BN+IN adam noise")
 IMAGES, HELD_OUT = 99, 41
 
 
@@ -56,6 +59,27 @@ def train_cases(folder: Path, workers: Workers, report: Report) -> None:
         if workers.first:
             state = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
             report({"case": case, "epochs": found.epochs, "state": state})
+    for case in IN_PARTS:
+        found, made, stops = train_in_parts(folder / f"{case} in parts", case, workers)
+        if workers.first:
+            state = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+            report({"case": f"{case} in parts", "epochs": rows(found), "state": state, "stops": stops})
+
+
+def train_in_parts(folder: Path, case: str, workers: Workers) -> tuple[Fitted, Network, int]:
+    """Train a case in as many runs as it takes where the first worker is asked to stop at its second update."""
+    for stops in itertools.count():
+        made = network(asked(case))
+        try:
+            found = fit(
+                asked(case), made, part(0, IMAGES), part(1000, 1000 + HELD_OUT), checkpoints(folder),
+                device=workers.device("cpu"), workers=workers,
+                stop=at_call(2) if workers.first else lambda: False,
+            )
+        except Stopped:
+            continue
+        return found, made, stops
+    raise AssertionError
 
 
 def layer_images(samples: int = 7) -> torch.Tensor:

@@ -1,0 +1,268 @@
+"""Evaluators on Ray: how many there is room for beside the trials, and the loop that feeds them.
+
+A unit takes its place on an evaluator that lives, so that none hangs on a node that never comes.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from rna_ray.errors import ResourceError, UserError
+from rna_ray.running import own_code, slots
+from rna_ray.running.deaths import NODES_LOST, RETRIES, lost
+from rna_ray.running.faults import sentence
+from rna_ray.running.machines import Machines, Sight
+from rna_ray.running.progress import Progress
+from rna_ray.running.queue import Queue
+from rna_ray.running.stop import Stop
+from rna_ray.running.tasks import Done, Job, Tasks
+from rna_ray.sweep.forecast import Slots
+from rna_ray.sweep.sections import Share
+from rna_ray.sweep.units import Unit
+
+POLL_SECONDS = 0.2
+LOOK_SECONDS = 2.0
+"""How often new nodes are looked for."""
+IDLE_SECONDS = 30.0
+"""How long an evaluator without work holds its place on a node that an autoscaler could give back."""
+
+
+class Room:
+    """How many trials and evaluators there is room for, which changes as nodes come and go."""
+
+    def __init__(self, tasks: Tasks, machines: Machines) -> None:
+        self.machines = machines
+        self._train, self._evaluate = tasks.share("train"), tasks.where.evaluate
+        self._train_cost = tasks.cost("train")
+        self._evaluate_cost = sum(tasks.costs[unit.id] for unit in tasks.units) - self._train_cost
+
+    def trials(self) -> int:
+        """Return how many trials may run at once."""
+        return slots.trials_at_once(
+            self._nodes(), self._train, self._evaluate, train_cost=self._train_cost, evaluate_cost=self._evaluate_cost
+        )
+
+    def evaluators(self, training: int) -> int:
+        """Return how many evaluators may live while so many networks are to be trained."""
+        trials = min(self.trials(), training)
+        return slots.evaluators(self._nodes(), self._evaluate, self._train, trials=trials, most=self._evaluate.actors)
+
+    def slots(self) -> Slots:
+        """Return how many units may work side by side just now, for the estimate of the time left."""
+        trials = self.trials()
+        return Slots(trials=trials, evaluators=tuple(self.evaluators(left) for left in range(trials + 1)))
+
+    def _nodes(self) -> list[slots.Node]:
+        return self.machines.possible(self._train, self._evaluate)
+
+
+@ray.remote
+class Evaluator:
+    """A process that keeps the networks and images of its last units, and does one unit at a time."""
+
+    def node(self) -> str:
+        """Return the id of the node that it lives on, once it lives."""
+        return ray.get_runtime_context().get_node_id()
+
+    def perform(self, job: Job) -> Done:
+        from rna_ray.running.work import perform
+
+        return perform(dataclasses.replace(job, sources=own_code.arrived(job.sources)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Alive:
+    """An evaluator that has started."""
+
+    actor: Any
+    node: str
+    idle_since: float = 0.0
+
+
+class Pool:
+    """Evaluators that live while there is work for them and room beside the trials; a thread of the driver feeds them.
+
+    A unit is queued once its networks are trained or imported. One whose evaluator died is queued again, up to
+    `RETRIES` times, or `NODES_LOST` times where its whole node left.
+    """
+
+    def __init__(
+        self, tasks: Tasks, progress: Progress, units: Sequence[Unit], training: set[str], room: Room, sight: Sight,
+        stop: Stop,
+    ) -> None:
+        self.tasks, self.progress, self.room, self.sight, self.stop = tasks, progress, room, sight, stop
+        self._untrained = set(training)
+        self._waiting: list[tuple[Unit, set[str]]] = []
+        self._queue = Queue(tasks.priorities)
+        self._nodes_lost: collections.Counter[str] = collections.Counter()
+        awaited = training | {unit.id for unit in units if unit.kind == "import"}
+        for unit in units:
+            if missing := awaited & set(unit.needs):
+                self._waiting.append((unit, missing))
+            else:
+                self._queue.append((unit, 0))
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[_Alive] = []
+        self._busy: dict[Any, tuple[_Alive, Unit, int]] = {}
+        self._lock, self._closed, self._stopped = threading.Lock(), threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._looked, self._false_starts = 0.0, 0
+
+    def left(self, unit: Unit, node_id: str | None) -> bool:
+        """Return whether a unit's process died because its node left, and not too often for that to be chance."""
+        if not self.room.machines.gone(node_id):
+            return False
+        with self._lock:
+            self._nodes_lost[unit.id] += 1
+            return self._nodes_lost[unit.id] <= NODES_LOST
+
+    def trained(self, network_id: str, well: bool) -> None:
+        """Queue what waited for this network alone, as it is in the store now; where it could not be made, drop it."""
+        with self._lock:
+            self._untrained.discard(network_id)
+            waiting, self._waiting = self._waiting, []
+            for unit, missing in waiting:
+                if network_id in missing and not well:
+                    continue
+                if left := missing - {network_id}:
+                    self._waiting.append((unit, left))
+                else:
+                    self._queue.append((unit, 0))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Feed the evaluators inside the block; leaving it by an error stops them."""
+        thread = threading.Thread(target=self._loop, name="rna-ray-pool", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Wait until every evaluation is done, or the run is to stop; no more networks will be trained."""
+        with self._lock:
+            self._untrained.clear()
+        self._closed.set()
+        while not self._stopped.wait(POLL_SECONDS) and not self.stop.asked:  # interruptible, where join() would not be
+            pass
+        if self._failure is not None:
+            raise self._failure
+
+    def _loop(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._look()
+                self._resize()
+                self._assign()
+                if not self._busy and self._closed.is_set() and not self._queue:
+                    break
+                pending = [*self._busy, *self._starting]
+                if not pending:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                ready, _ = ray.wait(pending, num_returns=1, timeout=POLL_SECONDS)
+                for reference in ready:
+                    if reference in self._busy:
+                        self._collect(reference)
+                    else:
+                        self._welcome(reference)
+            alive = [*self._idle, *(evaluator for evaluator, _, _ in self._busy.values())]
+            self._end([*self._starting.values(), *(evaluator.actor for evaluator in alive)])
+        except UserError as failure:
+            self.stop.ask(str(failure))
+        except BaseException as failure:
+            self._failure = failure
+        finally:
+            self._stopped.set()
+
+    @staticmethod
+    def _end(actors: list[Any]) -> None:
+        for actor in actors:
+            with contextlib.suppress(RayError):  # dead already, or its whole cluster is
+                ray.kill(actor)
+
+    def _look(self) -> None:
+        """Let nodes that joined since look for the store, now and then."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self.sight.look()
+            self._looked = time.monotonic()
+
+    def _resize(self) -> None:
+        """Create evaluators up to what fits and there is work for; end those that nobody needs where they stand."""
+        with self._lock:
+            training, queued = len(self._untrained), len(self._queue)
+        room = self.room.evaluators(training)
+        waiting = max(0, queued - len(self._idle))
+        while self._starting and len(self._starting) > waiting:
+            self._end([self._starting.popitem()[1]])
+        alive = len(self._starting) + len(self._idle) + len(self._busy)
+        surplus = max(0, min(alive - room, len(self._idle)))
+        self._end([self._idle.pop(0).actor for _ in range(surplus)])
+        if self.room.machines.grows and not queued:
+            long = [one for one in self._idle if time.monotonic() - one.idle_since > IDLE_SECONDS]
+            self._idle = [one for one in self._idle if one not in long]
+            self._end([one.actor for one in long])
+        for _ in range(min(room - alive, waiting - len(self._starting))):
+            actor = _evaluator(self.tasks.where.evaluate)
+            self._starting[actor.node.remote()] = actor
+
+    def _welcome(self, reference: Any) -> None:
+        """Take an evaluator that has started; one that could not, as its node left, is tried again elsewhere."""
+        actor = self._starting.pop(reference)
+        try:
+            self._rest(_Alive(actor, ray.get(reference)))
+            self._false_starts = 0
+        except RayError as error:
+            self._end([actor])
+            self._false_starts += 1
+            if self._false_starts > NODES_LOST:
+                raise ResourceError(f"no evaluator starts on the cluster: {sentence(error)}") from error
+
+    def _rest(self, evaluator: _Alive) -> None:
+        self._idle.append(dataclasses.replace(evaluator, idle_since=time.monotonic()))
+
+    def _assign(self) -> None:
+        while self._idle and self._queue and not self.stop.asked:
+            evaluator = self._idle.pop()
+            with self._lock:
+                unit, deaths = self._queue.popleft()
+            self.progress.begun(unit.id)
+            self._busy[evaluator.actor.perform.remote(self.tasks.job(unit))] = (evaluator, unit, deaths)
+
+    def _collect(self, reference: Any) -> None:
+        evaluator, unit, deaths = self._busy.pop(reference)
+        try:
+            done = ray.get(reference)
+            self._rest(evaluator)
+        except RayTaskError as error:
+            self._rest(evaluator)
+            done = lost(self.tasks.job(unit), sentence(error))
+        except RayError as error:  # the actor, its node, or what it needed is gone
+            self._end([evaluator.actor])
+            deaths += not self.left(unit, evaluator.node)
+            if deaths <= RETRIES:
+                with self._lock:
+                    self._queue.appendleft((unit, deaths))
+                return
+            done = lost(self.tasks.job(unit), sentence(error))
+        if done.state == "stopped":
+            self.stop.ask(done.error)
+            return
+        self.progress.finished(done)
+        if unit.kind == "import":
+            self.trained(unit.id, done.state == "done")
+
+
+def _evaluator(share: Share) -> Any:
+    return Evaluator.options(num_cpus=share.cpu, num_gpus=share.gpu).remote()

@@ -1,0 +1,167 @@
+"""Memory that runs out under a real limit: the failure says what fits, and the unit is done with that where it may."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rna_ray.running import memory
+from rna_ray.store import Store
+
+SCRIPT = """
+import json, resource, sys
+sys.path.insert(0, {tests!r})
+import torch
+from test_work import evaluation, train
+from rna_ray.running import work
+from rna_ray.running.tasks import Job
+
+def do(unit, smaller=False):
+    given = dict(unit=unit, store={store!r}, root=None, download=False, threads=1, device="cpu")
+    done = work.perform(Job(**given, smaller_batches=smaller, attempt=2 if smaller else 1))
+    return done.state, done.error
+
+def wide(**given):
+    unit = train("BN+IN", epochs=1, objective="natural", batch=given.pop("batch", 32), **given)
+    settings = dict(unit.settings, network=dict(unit.settings["network"], width={width}))
+    settings["data"] = dict(settings["data"], train_examples=1024)
+    from rna_ray.sweep import units
+    return units.train(settings)
+
+small, large = wide(), wide(batch=1024)
+asked = evaluation(small, (0, 256), knowledge="eot-4", batch=256, draws=1)
+print(json.dumps(do(small)))
+do(evaluation(small, (0, 4)))  # whatever is loaded at first is there before the limit is
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + {room} * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+unit = {{"train": large, "evaluate": asked}}[{kind!r}]
+print(json.dumps(do(unit)))
+print(json.dumps(do(unit, smaller=True)))
+print(json.dumps(unit.id))
+"""
+
+
+@pytest.mark.slow  # a process of its own, which trains a network of some size
+@pytest.mark.parametrize(
+    ("kind", "batch", "key", "width", "room"),
+    [("train", 1024, "training.batch", 32, 90), ("evaluate", 256, "batch", 64, 50)],
+)
+def test_a_unit_without_memory_says_which_batch_fits_and_is_done_with_it_where_it_may(
+    kind: str, batch: int, key: str, width: int, room: int, store: Store
+) -> None:
+    code = SCRIPT.format(tests=str(Path(__file__).parent), store=store.uri, width=width, room=room, kind=kind)
+    # What is freed goes back at once: else the limit, which is one of addresses, counts what the allocator keeps.
+    given_back = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env={**os.environ, **given_back}
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, (state, error), again, unit = map(json.loads, ended.stdout.splitlines())
+    assert first == ["done", ""] and state == "failed"
+    assert error.startswith(f"OutOfMemory: out of memory with a batch of {batch}: "), error
+    assert "tried to allocate" in error or "could not create a primitive" in error
+    assert "GiB free within the process's limit of " in error
+    fits = int(error.split(f"write {key}: ")[1].split(",")[0])
+    assert batch % fits == 0 and fits < batch
+    assert error.endswith(
+        f"; a batch of {fits} fits: write {key}: {fits}, or resources.{kind}.smaller_batches: true"
+    )  # fmt: skip
+    assert again == ["done", ""]
+    (failure,) = store.failures()[unit]
+    assert failure["error"] == "OutOfMemory"
+    assert {"train": "/fit.py", "evaluate": "/evaluate.py"}[kind] in failure["traceback"]  # where it ran out
+    if kind == "train":
+        rows = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
+        done = rows.pop(unit)
+        assert [(row["batch"], row["batch_asked"]) for row in rows.values()] == [(None, None)]
+        assert json.loads(done["settings"])["training"]["batch"] == 1024  # what the unit's id counts
+        (epoch,) = (row for row in store.read("epochs").to_pylist() if row["unit_id"] == unit)
+        assert epoch["train_examples"] == 1024
+    else:
+        (done,) = (row for row in store.read("evaluations").to_pylist() if row["unit_id"] == unit)
+        assert json.loads(done["settings"])["batch"] == 256
+        rows = [row for row in store.read("examples").to_pylist() if row["unit_id"] == unit]
+        assert [row["example"] for row in rows] == list(range(256))
+    assert (done["batch_asked"], batch % done["batch"], done["batch"] <= fits) == (batch, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                      "tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("the size of tensor a must match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)  # fmt: skip
+def test_what_says_that_memory_ran_out(error: Exception, out: bool) -> None:
+    assert memory.exhausted(error) is out
+
+
+def test_what_was_asked_is_what_counts_of_a_long_text() -> None:
+    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 3 GiB")
+    assert memory.asked(gpu) == "Tried to allocate 2.00 GiB"
+    assert memory.asked(RuntimeError("x. you tried to allocate 4096 bytes. Error")) == "tried to allocate 4096 bytes"
+    assert memory.asked(MemoryError()) == "MemoryError"
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """What is alive before the test is none of the garbage collector's business: it would look at all of torch."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize(("most", "found"), [(128, 128), (60, 32), (1, 1), (0, None)])
+@pytest.mark.usefixtures("small_heap")
+def test_the_largest_half_that_fits_is_found(most: int, found: int | None) -> None:
+    tried: list[int] = []
+
+    def attempt(batch: int) -> None:
+        tried.append(batch)
+        if batch > most:
+            raise MemoryError
+
+    assert memory.fitting(256, attempt) == found
+    assert tried[0] == 128 and tried == sorted(tried, reverse=True)
+
+
+def test_an_attempt_that_fails_otherwise_finds_nothing() -> None:
+    def attempt(batch: int) -> None:
+        raise ValueError(batch)
+
+    assert memory.fitting(256, attempt) is None
+
+
+def test_frames_let_go_of_what_they_hold() -> None:
+    alive: list[Any] = []
+
+    class Large:
+        def __del__(self) -> None:
+            alive.clear()
+
+    def held() -> None:
+        here = Large()
+        alive.append(id(here))
+        raise MemoryError
+
+    try:
+        held()
+    except MemoryError as error:
+        assert alive
+        memory.release(error)
+        assert not alive and error.__traceback__ is not None
