@@ -25,6 +25,7 @@ from rna_ray.running.progress import Progress
 from rna_ray.running.queue import Queue
 from rna_ray.running.stop import Stop
 from rna_ray.running.tasks import Done, Job, Tasks
+from rna_ray.sweep import cost
 from rna_ray.sweep.forecast import Slots
 from rna_ray.sweep.sections import Share
 from rna_ray.sweep.units import Unit
@@ -34,32 +35,51 @@ LOOK_SECONDS = 2.0
 """How often new nodes are looked for."""
 IDLE_SECONDS = 30.0
 """How long an evaluator without work holds its place on a node that an autoscaler could give back."""
+WORTH_SECONDS = 300.0
+"""The work, at the assumed speed, beside which an evaluator's start, of some ten seconds, counts for little."""
 
 
 class Room:
-    """How many trials and evaluators there is room for, which changes as nodes come and go."""
+    """How many trials and evaluators there is room for, which changes as nodes and work come and go.
+
+    Where both need the same slots, trials have them all until the evaluations that could begin are worth an evaluator's
+    start: as much as one more trial, or several minutes. Then evaluators get their part until none of that is left.
+    """
 
     def __init__(self, tasks: Tasks, machines: Machines) -> None:
         self.machines = machines
         self._train, self._evaluate = tasks.share("train"), tasks.where.evaluate
         self._train_cost = tasks.cost("train")
         self._evaluate_cost = sum(tasks.costs[unit.id] for unit in tasks.units) - self._train_cost
+        minutes = WORTH_SECONDS * cost.assumed(gpu=self._evaluate.gpu > 0)
+        self._worth = min(self._train_cost / max(len(tasks.of_kind("train")), 1), minutes)
+        self._wanted = False
+
+    def weigh(self, ready: int) -> None:
+        """Take note of the estimated multiply-adds of the evaluations that could be done now, or are at work."""
+        self._wanted = ready > 0 and (self._wanted or ready >= self._worth)
 
     def trials(self) -> int:
         """Return how many trials may run at once."""
-        return slots.trials_at_once(
-            self._nodes(), self._train, self._evaluate, train_cost=self._train_cost, evaluate_cost=self._evaluate_cost
-        )
+        return self._trials(wanted=self._wanted)
 
     def evaluators(self, training: int) -> int:
         """Return how many evaluators may live while so many networks are to be trained."""
-        trials = min(self.trials(), training)
-        return slots.evaluators(self._nodes(), self._evaluate, self._train, trials=trials, most=self._evaluate.actors)
+        return self._evaluators(min(self.trials(), training))
 
     def slots(self) -> Slots:
         """Return how many units may work side by side just now, for the estimate of the time left."""
-        trials = self.trials()
-        return Slots(trials=trials, evaluators=tuple(self.evaluators(left) for left in range(trials + 1)))
+        trials = self._trials(wanted=False)
+        return Slots(trials=trials, evaluators=tuple(self._evaluators(left) for left in range(trials + 1)))
+
+    def _trials(self, *, wanted: bool) -> int:
+        return slots.trials_at_once(
+            self._nodes(), self._train, self._evaluate, train_cost=self._train_cost, evaluate_cost=self._evaluate_cost,
+            wanted=wanted,
+        )
+
+    def _evaluators(self, trials: int) -> int:
+        return slots.evaluators(self._nodes(), self._evaluate, self._train, trials=trials, most=self._evaluate.actors)
 
     def _nodes(self) -> list[slots.Node]:
         return self.machines.possible(self._train, self._evaluate)
@@ -102,14 +122,14 @@ class Pool:
         self.tasks, self.progress, self.room, self.sight, self.stop = tasks, progress, room, sight, stop
         self._untrained = set(training)
         self._waiting: list[tuple[Unit, set[str]]] = []
-        self._queue = Queue(tasks.priorities)
+        self._queue, self._ready = Queue(tasks.priorities), 0
         self._nodes_lost: collections.Counter[str] = collections.Counter()
         awaited = training | {unit.id for unit in units if unit.kind == "import"}
         for unit in units:
             if missing := awaited & set(unit.needs):
                 self._waiting.append((unit, missing))
             else:
-                self._queue.append((unit, 0))
+                self._enqueue(unit)
         self._starting: dict[Any, Any] = {}
         self._idle: list[_Alive] = []
         self._busy: dict[Any, tuple[_Alive, Unit, int]] = {}
@@ -136,7 +156,12 @@ class Pool:
                 if left := missing - {network_id}:
                     self._waiting.append((unit, left))
                 else:
-                    self._queue.append((unit, 0))
+                    self._enqueue(unit)
+
+    def _enqueue(self, unit: Unit) -> None:
+        self._queue.append((unit, 0))
+        self._ready += self.tasks.costs[unit.id]
+        self.room.weigh(self._ready)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -259,6 +284,9 @@ class Pool:
         if done.state == "stopped":
             self.stop.ask(done.error)
             return
+        with self._lock:
+            self._ready -= self.tasks.costs[unit.id]
+            self.room.weigh(self._ready)
         self.progress.finished(done)
         if unit.kind == "import":
             self.trained(unit.id, done.state == "done")

@@ -87,16 +87,16 @@ def check(nodes: Sequence[Node], share: Share, kind: str, *, grows: bool = False
 
 
 def trials_at_once(
-    nodes: Sequence[Node], train: Share, evaluate: Share, *, train_cost: float, evaluate_cost: float
+    nodes: Sequence[Node], train: Share, evaluate: Share, *, train_cost: float, evaluate_cost: float, wanted: bool
 ) -> int:
-    """Return how many trials may run at once, so that evaluation of finished ones overlaps with training.
+    """Return how many trials may run at once; no slot is kept for evaluators that have nothing to do.
 
-    Where evaluators fit beside as many trials as there is room for, all of it is the trials'. Else slots are divided as
-    the estimated work is, and both get at least one where there are two.
+    All that fit, unless evaluators are `wanted` now and find no place beside so many. Then slots are divided as the
+    estimated work is, and both get at least one where there are two.
     """
-    most = count(nodes, train)
-    if most <= 1 or not evaluate_cost or evaluators(nodes, evaluate, train, trials=most, most=None):
-        return max(most, 1)
+    most = max(count(nodes, train), 1)
+    if most == 1 or not wanted or evaluators(nodes, evaluate, train, trials=most, most=None):
+        return most
     fair = round(most * train_cost / (train_cost + evaluate_cost))
     return min(max(fair, 1), most - 1)
 

@@ -19,6 +19,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rna_ray.running.deaths import RETRIES, lost
@@ -61,7 +62,9 @@ def _fit(
         tuner = tune.Tuner(
             tune.with_resources(_trial, {"cpu": share.cpu, "gpu": share.gpu}),
             param_space={"job": tune.grid_search([tasks.job(unit) for unit in units])},
-            tune_config=tune.TuneConfig(search_alg=_Grid(watcher.key), reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=_Grid(watcher.key), scheduler=_Yielding(watcher.key), reuse_actors=True
+            ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=folder, verbose=0, callbacks=[watcher],
                 failure_config=tune.FailureConfig(max_failures=RETRIES), stop=_Stop(watcher.key),
@@ -90,6 +93,21 @@ class _Grid(BasicVariantGenerator):
         if self.key in _EVENTS:
             self.max_concurrent = _EVENTS[self.key].pool.room.trials()
         return super().next_trial()
+
+
+class _Yielding(FIFOScheduler):
+    """Ends processes of finished trials that Tune keeps for the next ones, where that holds a place of an evaluator."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if self.key in _EVENTS:
+            running = sum(trial.status == "RUNNING" for trial in tune_controller.get_live_trials())
+            if running >= _EVENTS[self.key].pool.room.trials():
+                tune_controller._tune_controller._cleanup_cached_actors(force_all=True)  # Tune has no public way
+        return super().choose_trial_to_run(tune_controller)
 
 
 class _Events:

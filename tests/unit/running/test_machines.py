@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 
 import pytest
 
 from rna_ray.running import machines
-from rna_ray.running.pool import Room
 from rna_ray.store import layout, open_store
-from rna_ray.sweep.forecast import Slots
-from rna_ray.sweep.sections import Pool, TrainShare
 
 HEAD = "10.0.0.1:6379"
 
@@ -66,14 +62,3 @@ def test_an_autoscaler_is_told_from_a_mere_list_of_nodes(types: dict[str, str], 
     report = json.dumps({"autoscaler_report": {"node_type_mapping": types}}).encode()
     assert machines._scales(report) is scales
     assert machines._scales(None) is False and machines._scales(b"{}") is False
-
-
-def test_the_places_that_work_side_by_side_are_those_that_trials_leave() -> None:
-    four = SimpleNamespace(possible=lambda *shares: [{"CPU": 4.0}])
-    units = [SimpleNamespace(id="t"), SimpleNamespace(id="e")]
-    tasks = SimpleNamespace(
-        share=lambda kind: TrainShare(cpu=1), where=SimpleNamespace(evaluate=Pool(cpu=1)), cost=lambda kind: 30,
-        costs={"t": 30, "e": 10}, units=units,
-    )  # fmt: skip
-    room = Room(tasks, four)  # type: ignore[arg-type]
-    assert room.slots() == Slots(trials=3, evaluators=(4, 3, 2, 1))

@@ -66,13 +66,12 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
         (2, 1, 99, 1),
         (8, 3, 1, 6),
         (8, 1, 3, 2),
-        (8, 1, 0, 8),  # nothing to evaluate
         (8, 0, 1, 1),
         (0, 1, 1, 1),
     ],
 )
 def test_slots_are_divided_as_the_work_is(fit: int, train: float, evaluate: float, at_once: int) -> None:
-    found = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate)
+    found = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate, wanted=True)
     assert found == at_once
 
 
@@ -89,12 +88,20 @@ def test_slots_are_divided_as_the_work_is(fit: int, train: float, evaluate: floa
 def test_trials_take_all_the_room_where_evaluators_fit_beside_them(
     machine: tuple[float, float], one: Share, evaluate: Share, at_once: int
 ) -> None:
-    assert slots.trials_at_once(nodes(machine), one, evaluate, train_cost=1, evaluate_cost=1) == at_once
+    assert slots.trials_at_once(nodes(machine), one, evaluate, train_cost=1, evaluate_cost=1, wanted=True) == at_once
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 8))
+def test_trials_take_all_the_room_while_evaluators_have_nothing_to_do(fit: int, train: int, evaluate: int) -> None:
+    machine = nodes((fit * train, 0))
+    assert slots.trials_at_once(
+        machine, share(train), share(evaluate), train_cost=1, evaluate_cost=9, wanted=False
+    ) == fit  # fmt: skip
 
 
 @given(st.integers(2, 64), st.floats(1, 1e15), st.floats(1, 1e15))
 def test_where_there_are_two_slots_both_get_one(fit: int, train: float, evaluate: float) -> None:
-    at_once = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate)
+    at_once = slots.trials_at_once(nodes((fit, 0)), CPU, CPU, train_cost=train, evaluate_cost=evaluate, wanted=True)
     assert 1 <= at_once <= fit - 1
     assert slots.evaluators(nodes((fit, 0)), CPU, CPU, trials=at_once, most=None) == fit - at_once
 
