@@ -77,7 +77,7 @@ def find(
         raise StoreError(unknown(f"network of {store.uri}:", which, {one.variant for one in there}))
     trials = [row for row in store.read("trials", ids).to_pylist() if seed in (None, row["seed"])]
     if len(trials) != 1:
-        raise StoreError(_not_one(store.uri, which, trials, called, seed))
+        raise StoreError(_not_one(store, which, trials, called, seed))
     (trial,) = trials
     one = next((one for one in called if one.unit_id == trial["unit_id"]), None)
     found = Stored(trial=trial, called=one, checkpoint=checkpoint or ("best" if trial["best_sha256"] else "last"))
@@ -98,11 +98,17 @@ def _called(store: Store, sweep: str | None) -> Iterator[Called]:
                 yield Called(**{column: row[column] for column in columns})
 
 
-def _not_one(uri: str, which: str, trials: list[dict[str, Any]], called: list[Called], seed: int | None) -> str:
+def _not_one(
+    store: Store, which: str, trials: list[dict[str, Any]], called: list[Called], seed: int | None
+) -> str:
     if not trials:
+        stops = store.stops()
+        if called and all((one.unit_id, one.sweep) in stops for one in called):
+            sweeps = " and ".join(dict.fromkeys(one.sweep for one in called))
+            return f"there is no finished network {which!r}: {sweeps} stopped it early, as others were ahead of it"
         of = "" if seed is None else f" of seed {seed}"
         said = f"there is no finished network {which!r}{of} yet"
-        resumed = dict.fromkeys(f"rna-ray resume {one.sweep} --store {shlex.quote(uri)}" for one in called)
+        resumed = dict.fromkeys(f"rna-ray resume {one.sweep} --store {shlex.quote(store.uri)}" for one in called)
         return f"{said}; {' or '.join(resumed)} makes what is missing" if resumed else said
     seeds = sorted({row["seed"] for row in trials})
     if len(seeds) == len(trials):

@@ -19,6 +19,8 @@ import rna_ray
 from rna_ray.errors import CheckpointError, FigureError, QueryError, StoreError
 from rna_ray.networks.paths import following
 from rna_ray.notebook import ReadOnlyStore
+from rna_ray.store import layout
+from rna_ray.store import open_store as writable
 
 MIXED = "BN+IN black-box"
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -99,6 +101,18 @@ def test_a_network_is_found_by_what_people_call_it(store: ReadOnlyStore) -> None
             store.network(given[0], seed=given[1])
     with pytest.raises(StoreError, match=r"unknown sweep of .* 'other'"):
         store.network("BN", sweep="other")
+
+
+def test_a_network_that_was_stopped_early_is_said_to_be(quickstart: Path, tmp_path: Path) -> None:
+    shutil.copytree(quickstart, tmp_path / "store")
+    written = writable(tmp_path / "store")
+    (row,) = (row for row in written.read("trials").to_pylist() if row["norm"] == "BN")
+    written.files.remove(layout.rows_file("trials", row["unit_id"]))
+    with pytest.raises(StoreError, match="no finished network 'BN' yet; rna-ray resume quickstart"):
+        rna_ray.open_store(tmp_path / "store").network("BN")
+    written.stop(row["unit_id"], "quickstart", epoch=1, compared_by="held_out_accuracy", value=0.5)
+    with pytest.raises(StoreError, match="no finished network 'BN': quickstart stopped it early"):
+        rna_ray.open_store(tmp_path / "store").network("BN")
 
 
 def test_a_networks_random_paths_are_the_callers(store: ReadOnlyStore) -> None:
