@@ -95,11 +95,10 @@ def recorded(store: Store, planned: Plan) -> Run:
 
 def _slots(spans: Mapping[str, Span], kinds: Mapping[str, str]) -> Slots:
     """Return how many units worked side by side: what the run knew of its machine."""
-    trainings = [span for one, span in spans.items() if kinds[one] == "train"]
-    others = [span for one, span in spans.items() if kinds[one] != "train"]
-    trained = max((end for _, end in trainings), default=0.0)
-    beside = [span for span in others if span[0] < trained]
-    return Slots(trials=max(_most(trainings), 1), evaluators=(max(_most(others), 1), _most(beside)))
+    trials = max(_most([span for one, span in spans.items() if kinds[one] == "train"]), 1)
+    evaluators = max(_most([span for one, span in spans.items() if kinds[one] != "train"]), 1)
+    places = max(_most(list(spans.values())), trials)
+    return Slots(trials=trials, evaluators=tuple(min(places - left, evaluators) for left in range(trials + 1)))
 
 
 def _most(spans: Sequence[Span]) -> int:
