@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import resource
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ _SAID = (
 _UNSURE = ("could not create a primitive", "could not create a memory")
 """What oneDNN says where memory runs out, and where it cannot do what is asked: a smaller batch tells which it is."""
 _CGROUP = Path("/sys/fs/cgroup")
+_REFERENCES = Path("/proc/self/clear_refs")
 _GIB = 2**30
 
 
@@ -75,6 +77,27 @@ def _limits() -> Iterator[tuple[float, str]]:
             continue
         if most < total:
             yield most - now, f"the container's limit of {most / _GIB:.2f} GiB"
+
+
+def forget_peak() -> None:
+    """Let what `peak` tells begin anew, as far as this machine can."""
+    with contextlib.suppress(OSError):
+        _REFERENCES.write_text("5")  # resets the kernel's mark of the most that was resident
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak(device: torch.device) -> int | None:
+    """Return the most bytes that this process held since `forget_peak`: resident, or on a GPU those allocated on it.
+
+    None where the kernel does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if not os.access(_REFERENCES, os.W_OK):
+        return None
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def release(error: BaseException) -> None:

@@ -44,7 +44,7 @@ def _ray_version() -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """When an attempt started: the time of day, and the clock that nobody sets."""
+    """When an attempt started, by the time of day and by a steady clock; its peak of memory counts from it."""
 
     at: datetime
     clock: float
@@ -52,6 +52,9 @@ class Started:
     @classmethod
     def now(cls) -> Started:
         """Start it now."""
+        from rna_ray.running import memory  # here, as torch below
+
+        memory.forget_peak()
         return cls(datetime.now(UTC), time.perf_counter())
 
 
@@ -60,6 +63,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Return the provenance columns of a unit that has just ended in this process."""
     import torch  # here: who only asks for the commit should not wait for it
+
+    from rna_ray.running import memory
 
     return {
         "commit": job.code.commit,
@@ -74,6 +79,7 @@ def provenance(
         "compiled": compiled,
         "kernel": kernel,
         "seconds": time.perf_counter() - started.clock,
+        "peak_memory": memory.peak(device),
         "attempt": job.attempt,
         "host": platform.node(),
         "started_at": started.at,

@@ -9,7 +9,9 @@ import pyarrow as pa
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, SCHEMAS
 
-IGNORED = ("seconds", "images_per_second", "attempt", "host", "started_at", "commit", "dirty", "earlier_code")
+IGNORED = (
+    "seconds", "images_per_second", "peak_memory", "attempt", "host", "started_at", "commit", "dirty", "earlier_code",
+)  # fmt: skip
 """Columns that say how a unit happened to run, not what came out."""
 
 _KEYS = ("unit_id", "epoch", "example")

@@ -47,6 +47,8 @@ PROVENANCE = (
     _column("compiled", _BOOL, "Whether torch.compile was in use."),
     _column("kernel", _TEXT, "Which implementation of the random norms ran."),
     _column("seconds", pa.float64(), "Wall seconds of the unit."),
+    _column("peak_memory", pa.int64(), "Most bytes that its process held: resident, or allocated on the GPU.",
+            optional=True),
     _column("attempt", pa.int32(), "Number of this attempt at the unit, from 1."),
     _column("host", _TEXT, "Machine that ran it."),
     _column("started_at", _INSTANT, "When this attempt started."),

@@ -168,3 +168,18 @@ def test_frames_let_go_of_what_they_hold() -> None:
         assert alive
         memory.release(error)
         assert not alive and error.__traceback__ is not None
+
+
+def test_the_peak_of_memory_counts_from_where_it_is_forgotten() -> None:
+    device = torch.device("cpu")
+    memory.forget_peak()
+    before = memory.peak(device)
+    assert before is not None  # Linux tells
+    held = torch.zeros(256 * 2**20, dtype=torch.uint8) + 1
+    high = memory.peak(device)
+    assert high is not None and high - before > 200 * 2**20
+    del held
+    assert memory.peak(device) == high
+    memory.forget_peak()
+    after = memory.peak(device)
+    assert after is not None and high - after > 200 * 2**20
