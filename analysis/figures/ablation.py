@@ -101,7 +101,7 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     for at in range(1, len(variants)):
         axes.axhline(at - 0.5, color="#b0b0b0", linewidth=0.6)
     handles = [style.proxy(column, linestyle="", **looks[column]) for column in columns]
-    picture.legend(handles=handles, loc="outside right upper", title="attack@knowledge,\nfrom top to bottom")
+    style.legend(picture, handles, title="attack@knowledge,\nfrom top to bottom")
     return picture
 
 

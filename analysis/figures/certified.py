@@ -166,7 +166,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         axes.set_xlim(-0.015 * right, right)  # a marker at zero is whole
         axes.set_ylim(0, 103)
         axes.grid(True)
-    picture.legend(handles=list(_legend(rows, looks, dashes, empirical)), loc="outside right upper")
+    style.legend(picture, list(_legend(rows, looks, dashes, empirical)))
     return picture
 
 

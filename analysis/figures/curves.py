@@ -92,7 +92,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
             panel.set_ylabel(QUANTITIES[quantity])
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     handles = [style.proxy(_called(name, rows), **look) for name, look in looks.items()]
-    picture.legend(handles=handles, loc="outside right upper")
+    style.legend(picture, handles)
     return picture
 
 

@@ -170,7 +170,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         axes[at].set_xlim(left=0)
         axes[at].locator_params(axis="x", nbins=6)
         axes[at].grid(True, axis="y")
-    picture.legend(handles=_legend(looks), loc="outside right upper")
+    style.legend(picture, _legend(looks))
     return picture
 
 

@@ -147,7 +147,7 @@ def draw(against: Against, rows: Sequence[Row], setting: Setting) -> Figure:
             _log(axes, sorted({row["x"] for row in rows}))
         axes.set_ylim(-2, 102)
         axes.grid(True, axis="y")
-    picture.legend(handles=[style.proxy(name, **look) for name, look in looks.items()], loc="outside right upper")
+    style.legend(picture, [style.proxy(name, **look) for name, look in looks.items()])
     return picture
 
 

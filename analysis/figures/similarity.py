@@ -111,7 +111,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
             axes[at].tick_params(labelbottom=True)
         if at % columns == 0:
             axes[at].set_ylabel("images (%)")
-    picture.legend(seen.values(), seen.keys(), loc="outside right upper", handleheight=2, labelspacing=1)
+    style.legend(picture, list(seen.values()), labels=list(seen), handleheight=2, labelspacing=1)
     return picture
 
 

@@ -85,7 +85,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         style.letter(panels[-1], (line + 1) * columns - 1, f"difference, {_images(label)}")
     handles = [style.proxy(name, linestyle="", **look) for name, look in looks.items()]
     handles.append(style.proxy("batch = tracked", color="#808080", linewidth=0.8))
-    picture.legend(handles=handles, loc="outside right upper")
+    style.legend(picture, handles)
     return picture
 
 

@@ -166,7 +166,7 @@ def draw(rows: Sequence[Row], setting: Setting) -> Figure:
         handles += [style.proxy(f"@{name}", color="#606060", linestyle=line) for name, line in lines.items()]
     for method in dict.fromkeys(row["variant"] for row in rows if row["origin"] != MEASURED):
         handles.append(style.proxy(f"{method}, printed", **_star(method, looks)))
-    picture.legend(handles=handles, loc="outside right upper")
+    style.legend(picture, handles)
     return picture
 
 

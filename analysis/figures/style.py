@@ -22,7 +22,7 @@ LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 SEQUENTIAL = "cividis"
 """From dark blue to yellow; rises evenly in lightness, with and without red and green."""
 
-_SMALL = 7.5
+_SMALL, _LARGE = 7.5, 11
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # it comes with matplotlib: the same letters on every machine
     "font.size": 9,
@@ -64,7 +64,7 @@ def picture(width: float, height: float, title: str, footer: str) -> Figure:
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     made.get_layout_engine().set(w_pad=0.06, h_pad=0.07)
-    made.suptitle(wrapped(title, width, 11), fontsize=11)
+    _title(made, title, width)
     made.supxlabel(wrapped(footer, width, _SMALL), fontsize=_SMALL, color="#404040", x=0.01, ha="left")
     return made
 
@@ -72,6 +72,17 @@ def picture(width: float, height: float, title: str, footer: str) -> Figure:
 def wrapped(text: str, width: float, size: float) -> str:
     """Return the text broken into lines that fit a width in inches at a font size in points."""
     return textwrap.fill(text, max(20, int(width * 72 / (0.56 * size))))
+
+
+def legend(picture: Figure, handles: Sequence[Any], **look: Any) -> None:
+    """Put a legend at the right of a picture, at its top, and break its title so that it ends before the legend."""
+    made = picture.legend(handles=handles, loc="outside right upper", **look)
+    left = picture.get_figwidth() - made.get_window_extent().width / picture.dpi
+    _title(picture, " ".join(picture.get_suptitle().split()), left)
+
+
+def _title(picture: Figure, title: str, width: float) -> None:
+    picture.suptitle(wrapped(title, width, _LARGE), fontsize=_LARGE, x=0.01, ha="left")
 
 
 def proxy(label: str, **look: Any) -> Line2D:

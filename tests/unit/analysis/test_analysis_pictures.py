@@ -126,6 +126,7 @@ def test_words_stay_inside_the_picture_and_legends_off_the_data(drawn: Drawn) ->
     assert panels and (legends or name in ("rna-figure1", "rna-figure2", "robustnorm-figure9"))
     for box in (*panels, *legends, *lines):
         assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
+    assert not [box for box in legends if any(line.overlaps(box) for line in lines)]
     for above in (*legends, *lines):
         assert not [box for box in panels if above.overlaps(box)]
 
