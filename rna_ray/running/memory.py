@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import resource
@@ -20,6 +21,8 @@ _SAID = (
 _UNSURE = ("could not create a primitive", "could not create a memory")
 """What oneDNN says where memory runs out, and where it cannot do what is asked: a smaller batch tells which it is."""
 _CGROUP = Path("/sys/fs/cgroup")
+_KEEPING = ((-3, 2**30), (-1, 2**31 - 1), (-2, 2**26))
+"""glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes."""
 _REFERENCES = Path("/proc/self/clear_refs")
 _GIB = 2**30
 
@@ -77,6 +80,20 @@ def _limits() -> Iterator[tuple[float, str]]:
             continue
         if most < total:
             yield most - now, f"the container's limit of {most / _GIB:.2f} GiB"
+
+
+@functools.cache
+def keep() -> None:
+    """Let this process keep the memory that it frees for what it needs next, where that is glibc's to say.
+
+    By itself glibc gives large blocks back to the kernel, which clears each page anew when the next operation asks for
+    one of that size: that took most of the time of a training step. Whoever sets MALLOC_… variables is left alone.
+    """
+    if not any(name.startswith("MALLOC_") for name in os.environ):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            for parameter, value in _KEEPING:
+                libc.mallopt(parameter, value)
 
 
 def forget_peak() -> None:

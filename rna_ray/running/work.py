@@ -193,7 +193,11 @@ def _with_batch(settings: Mapping[str, Any], batch: int | None) -> dict[str, Any
 
 
 def _settle(job: Job) -> None:
-    """Make sums of floats repeat: the threads that the sweep file gives, plain fp32, the same kernels every time."""
+    """Make sums of floats repeat: the threads that the sweep file gives, plain fp32, the same kernels every time.
+
+    And let the process keep its memory, which makes them fast.
+    """
+    memory.keep()
     torch.set_num_threads(job.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
