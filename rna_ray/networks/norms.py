@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rna_ray.errors import SpaceError
+from rna_ray.networks import kernels
 from rna_ray.networks.spaces import TRACKS, LayerMember, Track
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -302,20 +303,31 @@ class Norm(nn.Module):
         return self._mixture(x, [member], None) if split or isinstance(member, RobustNorm) else member(x)
 
     def _mixture(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor | None) -> torch.Tensor:
+        if kernels.suit(x):
+            moments = _measured(x, members)
+            own, variance = moments.mean, moments.variance
+            assert variance is not None
+            scale, shift = self._affine(own, moments, members, path_N)
+            return kernels.rescaled(x, own, variance, scale, shift)
         wide = x if x.dtype is torch.float64 else x.float()
         own = wide.mean((2, 3))
         # Centred by the channel's own mean once, for the variance and the output: nothing cancels where the mean is
         # large, and on a CPU it is ten times as fast as torch.var_mean.
         centred = wide - own[:, :, None, None]
-        moments = _moments(wide, own, centred, members)
+        scale, shift = self._affine(own, _moments(wide, own, centred, members), members, path_N)
+        return torch.addcmul(shift[:, :, None, None], centred, scale[:, :, None, None]).to(x.dtype)
+
+    def _affine(
+        self, own: torch.Tensor, moments: Moments, members: list[Member], path_N: torch.Tensor | None
+    ) -> Pair:
+        """Return by what the channels without their means (N, C) are multiplied, and what is added, each (N, C)."""
         normalisers = [member.normaliser(moments) for member in members]
         # Selected, neither indexed (its backward adds in no fixed order on a GPU) nor one-hot times the rows (a matrix
         # product, which autocast rounds to bfloat16).
         centre = _select([taken[0] for taken in normalisers], path_N)
         scale = _select([taken[1] for taken in normalisers], path_N)
-        scale = scale * _select(self._rows(members, "weight", 1.0, wide), path_N)
-        shift = _select(self._rows(members, "bias", 0.0, wide), path_N) + (own - centre) * scale
-        return torch.addcmul(shift[:, :, None, None], centred, scale[:, :, None, None]).to(x.dtype)
+        scale = scale * _select(self._rows(members, "weight", 1.0, own), path_N)
+        return scale, _select(self._rows(members, "bias", 0.0, own), path_N) + (own - centre) * scale
 
     def _rows(
         self, members: list[Member], parameter: str, neutral: float, like: torch.Tensor
@@ -362,19 +374,28 @@ def _moments(wide: torch.Tensor, own: torch.Tensor, centred: torch.Tensor, membe
     """Return what the members ask of a batch (N, C, H, W), its channels' means (N, C) and itself without them."""
     left = centred.detach().mean((2, 3))  # what rounding left of the mean; its gradient is zero
     grouped = any(isinstance(member, GroupNorm) for member in members)
-    ranged = [member for member in members if isinstance(member, RobustNorm) and member.takes_batch]
-    low, high = (wide.amin((0, 2, 3)), wide.amax((0, 2, 3))) if ranged else (None, None)
+    variance = (centred - left[:, :, None, None]).square().mean((2, 3)) if grouped else None
+    ends = (wide.amin((0, 2, 3)), wide.amax((0, 2, 3))) if _ranged(members) else None
+    return _asked(wide, own + left, variance, ends, members)
+
+
+def _measured(x: torch.Tensor, members: Sequence[Member]) -> Moments:
+    """Return the same of a batch that torch's kernels serve."""
+    return _asked(x, *kernels.moments(x), kernels.ends(x) if _ranged(members) else None, members)
+
+
+def _ranged(members: Sequence[Member]) -> list[RobustNorm]:
+    return [member for member in members if isinstance(member, RobustNorm) and member.takes_batch]
+
+
+def _asked(
+    x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor | None, ends: Pair | None, members: Sequence[Member]
+) -> Moments:
     ties = None
-    if low is not None and high is not None and any(member.gather is not None for member in ranged):
-        ties = torch.cat([(wide == end[:, None, None]).sum((0, 2, 3)).to(wide.dtype) for end in (low, high)])
-    return Moments(
-        mean=own + left,
-        variance=(centred - left[:, :, None, None]).square().mean((2, 3)) if grouped else None,
-        low=low,
-        high=high,
-        ties=ties,
-        pixels=wide[0, 0].numel(),
-    )
+    if ends is not None and any(member.gather is not None for member in _ranged(members)):
+        ties = torch.cat([(x == end[:, None, None]).sum((0, 2, 3)).to(mean.dtype) for end in ends])
+    low, high = ends or (None, None)
+    return Moments(mean=mean, variance=variance, low=low, high=high, ties=ties, pixels=x[0, 0].numel())
 
 
 def _end(ends: torch.Tensor, end: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,19 @@ import pytest
 import torch
 from test_networks_norms import BOUND, CHANNELS, EXAMPLES, images, norm
 
+from rna_ray.networks import kernels
 from rna_ray.networks.norms import BatchGroupNorm, Norm
 
 SPACE = "BN+BGN[2]+BGN8+IN+GN[4]+LN+BN(affine=false)+IN(affine=false)"
 MEMBERS = 8 - 1  # BGN8 is BN where there are 8 channels
 MIXED = torch.arange(EXAMPLES * 2).remainder(MEMBERS)
+
+
+@pytest.fixture(autouse=True, params=["kernels", "plain"])
+def formulas(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU does, and what a GPU and a compiler do."""
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "suit", lambda x: False)
 
 
 def run(layer: Norm, x: torch.Tensor, path: torch.Tensor | int) -> list[torch.Tensor]:
