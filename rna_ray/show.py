@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rna_ray.sweep.throughput import Measured
 
 Document = dict[str, Any]
+CLASSES_NAMED = 10
+"""How many classes of a folder of images a plan names."""
 
 
 def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Document:
@@ -54,6 +56,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
     return {
         "sweep": planned.sweep,
         "units": status.counts(),
+        "folders": _folders(planned),
         "trials": [
             {
                 "variant": trial.variant,
@@ -85,6 +88,12 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
         "damaged": list(status.damaged.values()),
         "assumed": ASSUMED if any("import" in unit.settings["network"] for unit in imports) else None,
     }
+
+
+def _folders(planned: Plan) -> list[Document]:
+    """Return what was found in folders of images, the same once."""
+    data = [unit.settings["data"] for unit in planned.units if "found" in unit.settings["data"]]
+    return list({one["digest"]: {"digest": one["digest"], **one["found"]} for one in data}.values())
 
 
 def _to_draw(planned: Plan) -> int:
@@ -134,6 +143,12 @@ def _column(planned: Plan, units: Collection[str], to_do: set[str]) -> Document:
 def plan_text(document: Document) -> str:
     """Return a plan in words."""
     lines = [f"sweep {document['sweep']}"]
+    for folder in document["folders"]:
+        some, more = folder["classes"][:CLASSES_NAMED], ", …" if len(folder["classes"]) > CLASSES_NAMED else ""
+        lines.append(
+            f"  images: {folder['train']:,} to train, {folder['test']:,} to test, of {folder['side']}×{folder['side']} "
+            f"pixels, in {len(folder['classes'])} classes: {', '.join(some)}{more}"
+        )
     for trial in document["trials"]:
         mark = "early" if trial["stopped_early"] else "done " if trial["done"] else "to do"
         seed = f", seed={trial['axes']['seed']}" if "seed" in trial["axes"] else ""

@@ -25,6 +25,7 @@ _PRINTED = {
     "cifar-resnet20": "CIFAR ResNet-20", "cifar-resnet38": "CIFAR ResNet-38", "cifar-resnet50": "CIFAR ResNet-50",
     "vgg11": "VGG-11", "vgg16": "VGG-16",
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "imagenet": "ImageNet", "digits": "digits",
+    "folder": "a folder",
 }  # fmt: skip
 
 

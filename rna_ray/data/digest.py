@@ -1,16 +1,19 @@
-"""The digest that stands for a data set's content in unit ids, computed once and remembered."""
+"""What stands for a data set's content in unit ids, above all a digest: computed once and remembered."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from rna_ray.data import image_folder
 from rna_ray.data.records import Dataset
-from rna_ray.data.registry import folder, info
+from rna_ray.data.registry import folder, load, record
 from rna_ray.errors import DataError
 
 #: Bump it when a data set's decoding changes, so that no digest of the old decoding is remembered.
@@ -24,29 +27,41 @@ def content_digest(name: str, root: str | Path | None = None, download: bool = F
 
     Of a data set too large for that, it is what its module says: the names and sizes of its files, taken each time.
 
-    Remembered in this process, and in the user's cache folder for files of the same paths, sizes and times, so that
-    asking again reads nothing. Raises DataError if the data set is unknown, missing or damaged.
+    Raises DataError if the data set is unknown, missing or damaged.
     """
-    record, where = info(name), folder(root)
-    if record.digest is not None:
-        return record.digest(where, download)
-    assert record.files is not None
-    key = _key(name, record.files(where, download))
+    return described(name, root, download)["digest"]
+
+
+def described(
+    name: str, root: str | Path | None = None, download: bool = False, side: int | None = None
+) -> dict[str, Any]:
+    """Return what the settings of units say of a data set: its name, the digest, and what was `found` in a folder.
+
+    Remembered in this process, and in the user's cache folder for files of the same paths, sizes and times, so that
+    asking again reads nothing. Raises DataError as `content_digest` does.
+    """
+    known, where = record(name), folder(root)
+    if known.digest is not None:
+        return {"name": name, "digest": known.digest(where, download)}
+    assert known.files is not None
+    key = _key(name, known.files(where, download), side)
     if key not in _known:
-        digest = _recall(key)
-        if digest is None:
-            digest = digest_of(record.load(where, False))
+        said = _recall(key)
+        if said is None:
+            dataset = load(name, where, side=side)
+            more = {"found": image_folder.found(dataset)} if name == image_folder.NAME else {}
+            said = json.dumps({"digest": digest_of(dataset), **more})
             # Files that changed while they were read must not be remembered under what they were before.
-            if _key(name, record.files(where, False)) == key:
-                _remember(key, digest)
-        _known[key] = digest
-    return _known[key]
+            if _key(name, known.files(where, False), side) == key:
+                _remember(key, said)
+        _known[key] = said
+    return {"name": name, **json.loads(_known[key])}
 
 
 def digest_of(dataset: Dataset) -> str:
     """Return blake2b-128, in hex, of each split's shape, images and labels (little-endian), training first.
 
-    Of a data set in files, the digest that it came with.
+    Of one that came with a digest, that one.
     """
     if dataset.digest is not None:
         return dataset.digest
@@ -58,13 +73,14 @@ def digest_of(dataset: Dataset) -> str:
     return state.hexdigest()
 
 
-def _key(name: str, files: tuple[Path, ...]) -> str:
-    """Return a digest of the files' paths, sizes and times: what can be known of them without reading."""
+def _key(name: str, files: tuple[Path, ...], side: int | None) -> str:
+    """Return a digest of what is known without reading: the files' paths, sizes and times, and what decodes them."""
     try:
         stats = [(str(path.absolute()), path.stat()) for path in files]
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
-    facts = [DECODING, name, [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]]
+    decoder = [DECODING, importlib.metadata.version("pillow"), name, side]
+    facts = [*decoder, [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]]
     return _blake(json.dumps(facts))
 
 
@@ -74,9 +90,9 @@ def _cache_folder() -> Path:
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "rna-ray" / "digests"
 
 
-def _line(key: str, digest: str) -> str:
-    """Return a cache file's content: the digest, and a check that tells a damaged one."""
-    return f"{digest} {_blake(f'{key} {digest}')}\n"
+def _line(key: str, said: str) -> str:
+    """Return a cache file's content: what is remembered, and a check that tells a damaged one."""
+    return f"{said} {_blake(f'{key} {said}')}\n"
 
 
 def _recall(key: str) -> str | None:
@@ -84,11 +100,11 @@ def _recall(key: str) -> str | None:
         text = (_cache_folder() / key).read_text("ascii")
     except (OSError, ValueError, RuntimeError):
         return None
-    digest = text[:32]
-    return digest if text == _line(key, digest) else None
+    said = text.rpartition(" ")[0]
+    return said if text == _line(key, said) else None
 
 
-def _remember(key: str, digest: str) -> None:
+def _remember(key: str, said: str) -> None:
     """Write the cache file in one rename; where the cache cannot be written, the digest is computed again next time."""
     with contextlib.suppress(OSError, RuntimeError):
         cache = _cache_folder()
@@ -96,7 +112,7 @@ def _remember(key: str, digest: str) -> None:
         handle, temporary = tempfile.mkstemp(prefix=".", dir=cache)
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(_line(key, digest))
+                file.write(_line(key, said))
             os.replace(temporary, cache / key)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,17 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def entries(folder: Path, *, folders: bool) -> Iterator[os.DirEntry[str]]:
+    """Yield the folders or the files in a folder, but for those whose name starts with a dot."""
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if not entry.name.startswith(".") and entry.is_dir() == folders:
+                    yield entry
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _first_complete(layouts: Sequence[Layout]) -> Layout | None:

@@ -1,11 +1,12 @@
-"""Images decoded from their files when they are asked for: what does not fit into memory, read with Pillow."""
+"""Images decoded from their files when they are asked for, with Pillow."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,13 +105,37 @@ def crop_box(width: int, height: int, draws_A4: np.ndarray) -> Box:
     return left, top, left + wide, top + tall
 
 
+def common_side(paths: Sequence[Path]) -> int:
+    """Return the side in pixels of images that are squares of one size, as their headers say; else DataError."""
+    sizes = {}
+    for path in paths:
+        with _opened(path) as image:
+            sizes.setdefault(image.size, path)
+    ((width, height), path), *others = sizes.items()
+    if others or width != height:
+        beside = "".join(f" and {other} {across}×{down}" for (across, down), other in others[:1]) or ", no square"
+        raise DataError(
+            f"{path} has {width}×{height} pixels{beside}: set data.side to the side of the squares that all become"
+        )
+    return width
+
+
 def _open(path: Path) -> Image:
     """Return an image in RGB, whatever it is in its file."""
-    from PIL import Image  # here, as a plan decodes nothing
+    with _opened(path) as image:
+        if image.mode[0] in "IF":  # which Pillow would clip at 255
+            raise ValueError("it has more than 8 bits a channel")
+        return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open an image inside the block, of which nothing is decoded yet; what goes wrong there is a DataError."""
+    from PIL import Image  # here, as a plan of ImageNet decodes nothing
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            yield image
     except Exception as error:  # a damaged image can raise anything
         raise DataError(f"cannot read the image {path}: {error}") from error
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rna_ray.data.files import entries
 from rna_ray.data.image_files import ImageFiles
 from rna_ray.data.records import DataInfo, Dataset, Split
 from rna_ray.errors import DataError
@@ -106,7 +107,7 @@ def _folder(root: Path | None) -> Path:
 
 def _classes(folder: Path, release: Release) -> tuple[str, ...]:
     """Return the names of the class folders, sorted; both splits must have the same ones."""
-    train, test = (sorted(entry.name for entry in _entries(folder / split, folders=True)) for split in SPLITS)
+    train, test = (sorted(entry.name for entry in entries(folder / split, folders=True)) for split in SPLITS)
     if len(train) != release.classes:
         raise DataError(f"{folder}/train holds {len(train):,} folders where {release.classes:,} classes are expected")
     if strangers := sorted({*train} ^ {*test}):
@@ -123,7 +124,7 @@ def _files(folder: Path, split: str, classes: tuple[str, ...], release: Release)
         found = [
             (f"{split}/{name}/{entry.name}", entry.stat().st_size, label)
             for label, name in enumerate(classes)
-            for entry in _entries(folder / split / name, folders=False)
+            for entry in entries(folder / split / name, folders=False)
             if entry.name.lower().endswith(ENDINGS)
         ]
     except OSError as error:  # a link that leads nowhere
@@ -135,17 +136,6 @@ def _files(folder: Path, split: str, classes: tuple[str, ...], release: Release)
     else:
         found.sort(key=lambda one: (one[0].rpartition("/")[2], one[0]))
     return _Files(*zip(*found, strict=True))
-
-
-def _entries(folder: Path, *, folders: bool) -> Iterator[os.DirEntry[str]]:
-    """Yield the folders or the files in a folder, but for those whose name starts with a dot."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir() == folders:
-                    yield entry
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror}") from error
 
 
 INFO = DataInfo(

@@ -39,7 +39,7 @@ class Split:
 class Dataset:
     """A data set in memory, or in files that are decoded when asked for.
 
-    `origin` is one sentence on where it came from; `digest` stands for the content of one in files.
+    `origin` is one sentence on where it came from; `digest` stands for the content of one that came with it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """What is known of a data set without reading it.
+    """What is known of a data set without reading it; of a folder of images, what a plan found in it.
 
     To add one: write `<name>.py` with an `INFO` of this type, and list it in `registry.py`.
     """
@@ -72,8 +72,8 @@ class DataInfo:
     augment: str
     #: Whether the files are looked for under a folder that the user names (data.root).
     needs_root: bool
-    #: (root, download) → the data set; DataError if it is missing or damaged.
-    load: Callable[[Path | None, bool], Dataset]
+    #: (root, download) → the data set; DataError if it is missing or damaged. A folder's takes the side, too.
+    load: Callable[..., Dataset]
     #: (root, download) → every file that decides the images and labels, in reading order; DataError if any lacks. None
     #: where there are too many files to read them for a digest.
     files: Callable[[Path | None, bool], tuple[Path, ...]] | None = None

@@ -217,7 +217,7 @@ def _asked(store: Store, sweep: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _images(name: str, root: str | None, *, needed: bool) -> Check:
-    info = data.info(name)
+    info = data.record(name)
     where = f" in {root}" if root else ""
     look = info.files or info.digest
     assert look is not None

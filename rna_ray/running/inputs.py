@@ -35,12 +35,12 @@ COMPILES = 32
 
 
 @functools.lru_cache(maxsize=2)
-def dataset(name: str, digest: str, root: str | None, download: bool) -> Dataset:
+def dataset(name: str, digest: str, root: str | None, download: bool, side: int | None = None) -> Dataset:
     """Return a data set; DataError where this machine's files are not those that the unit's id counts."""
-    found, here = _read(name, root, download)
+    found, here = _read(name, root, download, side)
     if here != digest and root is not None and staging.remote(root):  # this machine's copy of it may be damaged
         staging.forget(name, root)
-        found, here = _read(name, root, download)
+        found, here = _read(name, root, download, side)
     if here != digest:
         raise DataError(
             f"the images of {name} on {platform.node()} have digest {here}, this unit was planned on {digest}: "
@@ -49,8 +49,8 @@ def dataset(name: str, digest: str, root: str | None, download: bool) -> Dataset
     return found
 
 
-def _read(name: str, root: str | None, download: bool) -> tuple[Dataset, str]:
-    found = data.load(name, staging.folder(name, root), download)
+def _read(name: str, root: str | None, download: bool, side: int | None) -> tuple[Dataset, str]:
+    found = data.load(name, staging.folder(name, root), download, side)
     return found, data.digest_of(found)
 
 
@@ -66,7 +66,7 @@ def importing(sources: Iterable[source.Source]) -> Iterator[None]:
 
 def training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
     """Return the training images and the held-out ones: parts of one order that no seed changes."""
-    train = dataset(settings["name"], settings["digest"], job.root, job.download).train
+    train = _images(settings, job).train
     order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
     held_out, rest = np.split(order, [settings["held_out"]])
     return train.part(rest[: settings["train_examples"]]), train.part(held_out)
@@ -74,8 +74,12 @@ def training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split
 
 def test_images(job: Job) -> Split:
     """Return the test images of a unit's data set."""
-    settings = job.unit.settings["data"]
-    return dataset(settings["name"], settings["digest"], job.root, job.download).test
+    return _images(job.unit.settings["data"], job).test
+
+
+def _images(settings: Mapping[str, Any], job: Job) -> Dataset:
+    side = settings["found"]["side"] if "found" in settings else None
+    return dataset(settings["name"], settings["digest"], job.root, job.download, side)
 
 
 def initial(job: Job) -> Network:
@@ -106,7 +110,7 @@ def built(settings: Mapping[str, Any], unit_id: str, lies: source.Source | None 
 
 
 def _named(settings: Mapping[str, Any], unit_id: str) -> Network:
-    info = data.info(settings["data"]["name"])
+    info = data.info(settings["data"])
     return build(
         settings["network"], shape=info.shape, classes=info.classes, mean=info.mean, std=info.std,
         seed=Randomness(unit_id).seed("initialisation"),

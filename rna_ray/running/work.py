@@ -308,7 +308,7 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
 def _import(job: Job, store: Store, report: Report, watch: Watch) -> None:
     """Take a network that was trained elsewhere into the store, once it has shown that it can be evaluated."""
     settings, started, given = job.unit.settings, Started.now(), job.unit.settings["network"]
-    device, info = torch.device(job.device), data.info(settings["data"]["name"])
+    device, info = torch.device(job.device), data.info(settings["data"])
     network = inputs.initial(job).to(device)
     some = torch.from_numpy(inputs.test_images(job).images[: source.CHECKED]).to(device).float() / 255
     name, random = given.get("import", given.get("name")), given.get("random", bool(network.paths.sizes))
@@ -421,7 +421,7 @@ def _probe(job: Job, store: Store, report: Report, watch: Watch) -> None:
         "probe": settings["probe"],
         "checkpoint": answers["checkpoint"],
         "data": settings["data"]["name"],
-        "classes": data.info(settings["data"]["name"]).classes,
+        "classes": data.info(settings["data"]).classes,
         "attack_settings": canonical(attack) if attack else None,
         "eps_255": attack["eps_255"] if attack else None,
         "eps_space": attack.get("eps_space", "pixel") if attack else None,
@@ -454,7 +454,7 @@ def _certify(job: Job, store: Store, report: Report, watch: Watch) -> None:
         **{name: settings[name] for name in ("checkpoint", "noise_255", "draws", "selection", "abandon", "batch")},
         "batch_asked": job.unit.settings["batch"] if job.batch else None,
         "data": settings["data"]["name"],
-        "classes": data.info(settings["data"]["name"]).classes,
+        "classes": data.info(settings["data"]).classes,
         "start": settings["examples"][0],
         "stop": settings["examples"][1],
         "weights_sha256": sha256,

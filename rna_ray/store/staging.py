@@ -24,7 +24,7 @@ def folder(name: str, root: str | None) -> str | None:
     The copy is of the files that the data set is read from, and of no other; a remote file of another size or date
     makes another copy. Raises DataError where the data set is not complete there, StoreError where it cannot be copied.
     """
-    if root is None or "://" not in root or not data.info(name).needs_root:
+    if root is None or "://" not in root or not data.record(name).needs_root:
         return root
     files = open_files(root)
     if files.local:
@@ -69,7 +69,7 @@ def _copy(name: str, files: Files, found: Mapping[str, tuple[int, int]], target:
 
 def _read(name: str, root: str, found: Iterable[str]) -> list[str]:
     """Return the relative paths of the files that the data set is read from: found among empty ones of their names."""
-    files = data.info(name).files
+    files = data.record(name).files
     if files is None:  # too many to tell, and all that are there
         return sorted(found)
     with tempfile.TemporaryDirectory(prefix="rna-ray-") as names:

@@ -73,7 +73,7 @@ def _settings(entry: Certification, one: Found, examples: int, noise: float, dra
     return {
         "network": network.id,
         "checkpoint": evaluations.checkpoint(entry, network),
-        "data": {"name": one.info.name, "digest": network.settings["data"]["digest"], "split": "test"},
+        "data": {**one.images, "split": "test"},
         "noise_255": noise,
         "draws": draws,
         "selection": entry.selection,

@@ -71,7 +71,7 @@ def cells(
     shared = {
         "network": network.id,
         "checkpoint": weights,
-        "data": {"name": info.name, "digest": network.settings["data"]["digest"], "split": "test"},
+        "data": {**one.images, "split": "test"},
         "attack": {"name": record.name, **settled(entry, one)},
         "eval": entry.eval,
         "paths": network.settings["network"]["paths"],

@@ -19,6 +19,8 @@ from rna_ray.sweep.sections import Data, Loss, Schedule, TrainingAttack
 from rna_ray.sweep.units import Unit
 
 Digest = Callable[[Data], str]
+Images = Callable[[Data], Mapping[str, Any]]
+"""What stands for a data set in the settings of units: its name, its digest, and what was found in a folder."""
 
 _BEFORE: Mapping[str, Any] = {
     "activation": "relu", "last_norm": None, "mean": None, "std": None, "weights_sha256": None, "loss": None,
@@ -35,6 +37,8 @@ class Found:
     unit: Unit
     cost: int
     """Estimated multiply-adds of the unit."""
+    images: Mapping[str, Any]
+    """What stands for its data set in the settings of units."""
     info: data.DataInfo
     macs: int
     """Multiply-adds of one image's pass."""
@@ -54,19 +58,20 @@ class Found:
         return self.space is not None and self.space.batch_dependent(self.layers)
 
 
-def found(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+def found(variant: Variant, look: Images, spec: SweepSpec) -> Found:
     """Return a variant's network; what does not fit together is a UserError that names the variant."""
     make = _named if variant.experiment.network.function is None else _imported
     try:
-        return make(variant, digest, spec)
+        return make(variant, look, spec)
     except (NetworkError, SpaceError, SweepError) as error:
         raise type(error)(f"variant {variant.label!r}: {error}") from None
 
 
-def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+def _named(variant: Variant, look: Images, spec: SweepSpec) -> Found:
     """Return a network of ours that is trained, or evaluated with the weights that are given as they are."""
     given = variant.experiment
-    info = data.info(given.data.name)
+    images = look(given.data)
+    info = data.info(images)
     assert given.network.name is not None
     described = describe.describe(
         given.network.name, width=given.network.width, image_shape=info.shape, classes=info.classes,
@@ -83,10 +88,10 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         "seed": given.seed,
     }
     if given.training is None:
-        unit = units.imported({**settings, "data": {"name": info.name, "digest": digest(given.data)}})
+        unit = units.imported({**settings, "data": images})
         macs = _imported_macs(described.macs)
     else:
-        trained = {"data": _data(given.data, info, digest), "training": _training(given, info, random)}
+        trained = {"data": _data(given.data, info, images), "training": _training(given, info, random)}
         batch = min(trained["training"]["batch"], trained["data"]["train_examples"])
         if (workers := spec.resources.train.processes) > batch:
             raise SweepError(f"resources.train: {workers} workers cannot share batches of {batch} images; ask for less")
@@ -98,15 +103,16 @@ def _named(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
         unit = units.train({**settings, **trained})
         macs = cost.training(unit.settings, described.macs)
     return Found(
-        variant=variant, unit=unit, cost=macs, info=info, macs=described.macs, paths=paths, attack=_under(given, spec),
-        source=lies, space=space, layers=described.layers,
+        variant=variant, unit=unit, cost=macs, images=images, info=info, macs=described.macs, paths=paths,
+        attack=_under(given, spec), source=lies, space=space, layers=described.layers,
     )  # fmt: skip
 
 
-def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
+def _imported(variant: Variant, look: Images, spec: SweepSpec) -> Found:
     """Return a network that is imported; what counts is the content of its files, not where they lie."""
     given = variant.experiment
-    network, info = given.network, data.info(given.data.name)
+    network, images = given.network, look(given.data)
+    info = data.info(images)
     assert network.function is not None
     lies = source.Source(spec.within(network.root), spec.within(network.weights) if network.weights else None)
     try:
@@ -114,7 +120,7 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     except NetworkError as error:
         raise NetworkError(f"network.import: {error}") from None
     unit = units.imported({
-        "data": {"name": info.name, "digest": digest(given.data)},
+        "data": images,
         "network": {
             "import": network.function,
             "source_sha256": code,
@@ -128,7 +134,7 @@ def _imported(variant: Variant, digest: Digest, spec: SweepSpec) -> Found:
     })  # fmt: skip
     macs = describe.describe(cost.ASSUMED, width=None, image_shape=info.shape, classes=info.classes).macs
     return Found(
-        variant=variant, unit=unit, cost=_imported_macs(macs), info=info, macs=macs,
+        variant=variant, unit=unit, cost=_imported_macs(macs), images=images, info=info, macs=macs,
         paths=math.inf if network.random else 1, attack=_under(given, spec), source=lies,
     )  # fmt: skip
 
@@ -147,7 +153,7 @@ def _counted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _BEFORE or value != _BEFORE[name]}
 
 
-def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
+def _data(given: Data, info: data.DataInfo, images: Mapping[str, Any]) -> dict[str, Any]:
     left = info.train_examples - given.held_out
     if left < 1:
         raise SweepError(
@@ -160,7 +166,7 @@ def _data(given: Data, info: data.DataInfo, digest: Digest) -> dict[str, Any]:
             f"data.train_examples: {examples} and {given.held_out} held out are not what {given.name} can give; "
             f"it has {info.train_examples:,} training images"
         )
-    return {"name": given.name, "digest": digest(given), "train_examples": examples, "held_out": given.held_out}
+    return {**images, "train_examples": examples, "held_out": given.held_out}
 
 
 def _network(

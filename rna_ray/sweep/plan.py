@@ -15,7 +15,7 @@ from rna_ray.sweep import certifications, evaluations, expand, networks, priorit
 from rna_ray.sweep.certifications import Smoothing
 from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.experiment import SweepSpec
-from rna_ray.sweep.networks import Digest, Found
+from rna_ray.sweep.networks import Digest, Found, Images
 from rna_ray.sweep.probes import Measurement
 from rna_ray.sweep.sections import Data, Pool, Share, TrainShare
 from rna_ray.sweep.units import Kind, Unit
@@ -81,8 +81,8 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     `digest` gives a data set's content digest and is there for tests. Raises UserError, naming the variant, where a
     norm does not fit its network, or more images are asked for than there are, or the data set's files are missing.
     """
-    digests = _once(digest or _content)
-    found = [networks.found(variant, digests, spec) for variant in expand.variants(spec)]
+    images = _once(_found if digest is None else lambda given: {"name": given.name, "digest": digest(given)})
+    found = [networks.found(variant, images, spec) for variant in expand.variants(spec)]
     cells, measured = list(_cells(found, spec)), list(_measurements(found, spec))
     smoothed = list(_smoothings(found, spec))
     asked = [*cells, *measured, *smoothed]
@@ -175,18 +175,18 @@ def _where(spec: SweepSpec, found: list[Found]) -> Where:
     )
 
 
-def _content(given: Data) -> str:
-    return data.content_digest(given.name, staging.folder(given.name, given.root), given.download)
+def _found(given: Data) -> Mapping[str, Any]:
+    return data.described(given.name, staging.folder(given.name, given.root), given.download, given.side)
 
 
-def _once(digest: Digest) -> Digest:
-    """Return a digest that reads each data set once a plan."""
-    known: dict[tuple[str, str | None], str] = {}
+def _once(images: Images) -> Images:
+    """Return the same, but reading each data set once a plan."""
+    known: dict[tuple[str, str | None, int | None], Mapping[str, Any]] = {}
 
-    def look_up(given: Data) -> str:
-        key = given.name, given.root
+    def look_up(given: Data) -> Mapping[str, Any]:
+        key = given.name, given.root, given.side
         if key not in known:
-            known[key] = digest(given)
+            known[key] = images(given)
         return known[key]
 
     return look_up

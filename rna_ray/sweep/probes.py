@@ -133,7 +133,7 @@ def _units(
     roles = {"source": source, "network": one} if source else {"network": one}
     whole = {
         "probe": record.name,
-        "data": {"name": one.info.name, "digest": one.unit.settings["data"]["digest"], "split": "test"},
+        "data": {**one.images, "split": "test"},
         "attack": catalog.attack_of(record, settings),
         "options": catalog.options_of(record, settings),
         "batch": min(entry.batch, examples),

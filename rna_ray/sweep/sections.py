@@ -30,12 +30,15 @@ def _sha256(given: str) -> None:
 class Data(Section):
     """Which images are learned and attacked."""
 
-    name: Annotated[str, known(data.info)]
+    name: Annotated[str, known(data.record)]
     """The data set; `rna_ray.data.DATASETS` lists them."""
     root: str | None = uncounted(None)
     """The folder that holds the data set's files, where it needs any; or a URI, which each machine copies once."""
     download: bool = uncounted(False)
     """Whether missing files may be fetched."""
+    side: Whole | None = None
+    """With `folder`: the pixels to which each image's shorter side is resized, the centre of which is taken; null is
+    the images' own, which are then squares of one size."""
     train_examples: Whole | None = None
     """How many training images to learn from; null is all that are not held out."""
     held_out: int = Field(512, ge=0)
@@ -46,6 +49,12 @@ class Data(Section):
     def _absolute(cls, root: str | None) -> str | None:
         """Workers run in folders of their own, and a sweep may be resumed from another."""
         return root if root is None or "://" in root else str(Path(root).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _side_of_a_folder(self) -> Data:
+        if self.side is not None and self.name != "folder":
+            raise refusal(f"side: goes with name: folder only; images of {self.name} have theirs", kind="refused_key")
+        return self
 
     @model_validator(mode="after")
     def _no_download_to_a_uri(self) -> Data:

@@ -144,20 +144,20 @@ def _of_networks(
 def _image(settings: Settings) -> int | None:
     """Return the multiply-adds of one image through a trial's network; None where this release knows it no more."""
     network = settings["network"]
-    return _macs(network.get("name", cost.ASSUMED), network.get("width"), settings["data"]["name"])
-
-
-@functools.cache
-def _macs(name: str, width: int | None, images: str) -> int | None:
     try:
-        info = data.info(images)
-        return describe.describe(name, width=width, image_shape=info.shape, classes=info.classes).macs
+        info = data.info(settings["data"])
+        return _macs(network.get("name", cost.ASSUMED), network.get("width"), info.shape, info.classes)
     except UserError:
         return None
 
 
+@functools.cache
+def _macs(name: str, width: int | None, shape: tuple[int, int, int], classes: int) -> int:
+    return describe.describe(name, width=width, image_shape=shape, classes=classes).macs
+
+
 def _passes(settings: Settings) -> float:
     try:
-        return evaluations.forward_passes(settings, data.info(settings["data"]["name"]).classes)
+        return evaluations.forward_passes(settings, data.info(settings["data"]).classes)
     except UserError:
         return 0.0

@@ -56,7 +56,7 @@ def start(
     start every member of its norms, as `rna_ray.randomize` does. Else each norm of the file is one of the network's.
     Raises CheckpointError naming the keys that do not fit (`published`), or another normalisation of the images.
     """
-    named, info = settings["network"], data.info(settings["data"]["name"])
+    named, info = settings["network"], data.info(settings["data"])
     layers = describe.describe(
         named["name"], width=named["width"], image_shape=info.shape, classes=info.classes,
         last_norm=named.get("last_norm"),

@@ -1,4 +1,7 @@
-"""A tiny ImageNet: three classes of JPEG files of many sizes, some grey, the test images' names mixing the classes."""
+"""Folders of images: a tiny ImageNet, and a reader's own.
+
+The ImageNet: three classes of JPEG files of many sizes, some grey, the test images' names mixing the classes.
+"""
 
 from __future__ import annotations
 
@@ -38,3 +41,16 @@ def info() -> DataInfo:
         imagenet.INFO, shape=(3, RELEASE.side, RELEASE.side), classes=3, train_examples=24, test_examples=12,
         digest=partial(imagenet.digest, release=RELEASE), load=partial(imagenet.load, release=RELEASE),
     )
+
+
+def write_own(root: Path, *, train: int = 3, test: int = 2, side: int = 8) -> Path:
+    """Write two classes of square PNG and JPEG files under `root`, cats in red and dogs in green, and return `root`."""
+    random = np.random.RandomState(1)
+    for split, count in (("train", train), ("test", test)):
+        for label, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.randint(0, 100, (side, side, 3), np.uint8)
+                pixels[..., label] += 150
+                Image.fromarray(pixels).save(root / split / name / f"{index}.{('png', 'jpg')[index % 2]}")
+    return root

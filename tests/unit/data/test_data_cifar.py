@@ -159,7 +159,7 @@ def test_an_incomplete_folder_says_what_it_lacks(tiny_cifar, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_real_images_load(real_data: Path) -> None:
-    loaded, record = data.load("cifar10", real_data), data.info("cifar10")
+    loaded, record = data.load("cifar10", real_data), data.record("cifar10")
     assert loaded.train.images.shape == (50_000, 3, 32, 32) and loaded.test.images.shape == (10_000, 3, 32, 32)
     assert np.bincount(loaded.train.labels).tolist() == [5000] * 10
     assert np.bincount(loaded.test.labels).tolist() == [1000] * 10

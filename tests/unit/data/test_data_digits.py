@@ -53,8 +53,8 @@ def test_the_content_never_changes() -> None:
 
 def test_the_recorded_mean_and_std_are_those_of_the_training_images(loaded: data.Dataset) -> None:
     pixels = loaded.train.images / 255
-    assert data.info("digits").mean == (round(pixels.mean(), 4),)
-    assert data.info("digits").std == (round(pixels.std(), 4),)
+    assert data.record("digits").mean == (round(pixels.mean(), 4),)
+    assert data.record("digits").std == (round(pixels.std(), 4),)
 
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

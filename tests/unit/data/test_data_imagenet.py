@@ -48,7 +48,7 @@ def test_test_images_stand_in_the_publishers_order_which_mixes_the_classes(root:
 
 
 def test_the_published_release_is_what_a_plan_knows() -> None:
-    record = data.info("imagenet")
+    record = data.record("imagenet")
     assert (record.shape, record.classes) == ((3, 224, 224), 1000)
     assert (record.train_examples, record.test_examples) == (1_281_167, 50_000)
 

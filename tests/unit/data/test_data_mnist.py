@@ -89,7 +89,7 @@ def test_the_published_files_are_torchvisions(torchvision_source) -> None:
 
 
 def test_the_real_images_load(real_data: Path) -> None:
-    loaded, record = data.load("mnist", real_data), data.info("mnist")
+    loaded, record = data.load("mnist", real_data), data.record("mnist")
     assert loaded.train.images.shape == (60_000, 1, 28, 28) and loaded.test.images.shape == (10_000, 1, 28, 28)
     assert np.bincount(loaded.train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(loaded.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
     """A ResNet-8 of plain BN that has learned some digits."""
-    info = data.info("digits")
+    info = data.record("digits")
     settings = {"name": "resnet8", "width": 8, "norm": "BN", "layer_based": False}
     made = build(settings, shape=info.shape, classes=10, mean=info.mean, std=info.std, seed=0)
     train, threads = data.load("digits").train, torch.get_num_threads()

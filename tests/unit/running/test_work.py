@@ -123,7 +123,7 @@ def test_rows_say_where_an_attack_was_measured_and_how_it_was_crafted(do: Perfor
         assert (row["attack_mode"], row["eval_mode"]) == (crafted, "eval")
         assert (row["eps_255"], row["threat"]) == ((None, "none") if blind else (25.5, "linf"))
     far = {key: max(row["linf"] for row in rows_of(store, unit)) for key, unit in asked.items()}
-    std = data.info("digits").std[0]
+    std = data.record("digits").std[0]
     assert far["pixel", None] == pytest.approx(0.1, abs=1e-6)
     assert far["normalized", None] == pytest.approx(0.1 * std, abs=1e-6)  # distances are always of pixels
     assert far["gaussian", None] > 0.1 * std

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
+import image_folders
 import pytest
 import torch
 from object_store import ObjectStore
 
+from rna_ray import data
 from rna_ray.data import mnist
 from rna_ray.errors import CheckpointError, DataError, SweepError
 from rna_ray.store import open_store, staging
@@ -85,6 +88,19 @@ def test_an_incomplete_data_set_is_said_by_its_address(images: Files) -> None:
         staging.folder("mnist", images.uri)
     assert "lacks t10k-labels-idx1-ubyte" in str(told.value)
     assert "tmp" not in str(told.value) and "download" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_images_is_copied_too(object_store: ObjectStore, tmp_path: Path) -> None:
+    root, files = image_folders.write_own(tmp_path / "own"), open_files(object_store.uri(f"data-{next(_names)}"))
+    for path in root.rglob("*.*"):
+        files.write(PurePosixPath(path.relative_to(root)), path.read_bytes())
+    files.write(PurePosixPath("notes/read.me"), b"another's")
+    copy = Path(staging.folder("folder", files.uri) or "")
+    assert data.described("folder", copy) == data.described("folder", root) and not (copy / "notes").exists()
+    files.write(PurePosixPath("test/emu/0.png"), b"")
+    with pytest.raises(DataError, match=re.escape(f"{files.uri}/test has a class emu, and {files.uri}/train has no")):
+        staging.folder("folder", files.uri)
 
 
 @pytest.mark.slow
