@@ -174,7 +174,8 @@ def plan_text(document: Document) -> str:
 
 
 def _column_text(column: Document) -> str:
-    return f"{len(column['units'])} units, {column['to_do']} to do{_urgent(column['priorities'])}"
+    units = len(column["units"])
+    return f"{units} unit{'s' * (units != 1)}, {column['to_do']} to do{_urgent(column['priorities'])}"
 
 
 def _urgent(priorities: Sequence[int]) -> str:
@@ -339,7 +340,7 @@ def _mended(document: Document, uri: str) -> str:
     at = f"--store {shlex.quote(uri)}"
     again = " and ".join(f"rna-ray resume {sweep} {at}" for sweep in sweeps) or "running their sweeps"
     said = "removed" if document["removed"] else f"rna-ray verify --remove {at} takes them out"
-    return f"{said}; {again} does them again"
+    return f"{said}; {again} {'do' if len(sweeps) > 1 else 'does'} them again"
 
 
 def summary(planned: Plan, ended: Summary, store: Store) -> Document:

@@ -76,10 +76,11 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
                 "give them sweeps of their own"
             )
     trained = [row for row in rows if row["objective"] != "imported"]
+    imported = [row for row in rows if row["objective"] == "imported"]
     parts = [
-        _listed(rows, "network", "{}"),
+        _listed(trained, "network", "{}"),
         _listed(trained, "width", "width {}"),
-        _listed(rows, "data", "{}"),
+        _listed(trained or imported, "data", "{}"),
         _listed(trained, "train_examples", "{} training images"),
         _listed(trained, "epochs", "{} epochs"),
         _listed(trained, "precision", "trained in {}"),
@@ -87,8 +88,10 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     inner = {row["inner_attack"] for row in trained} - {None}
     said = sorted(captions.attack(json.loads(each)) for each in inner)
     parts += [f"adversarial training under {' and '.join(said)}"] if said else []
+    about = [", ".join(part for part in parts if part)]
+    about += [f"imported, not trained here: {_listed(imported, 'network', '{}')}"] if imported else []
     return Setting(
-        about=", ".join(part for part in parts if part),
+        about="; ".join(about),
         missing=rows[0]["missing"] if rows else 0,
         sharing=tuple(dict.fromkeys(row["variant"] for row in rows if row["shares_paths"])),
         attacks={probe: " and ".join(dict.fromkeys(found)) for probe, found in attacks.items()},

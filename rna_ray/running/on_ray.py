@@ -10,11 +10,12 @@ and go: how many run at once is asked again all the time, and a unit whose node 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,16 @@ def cluster(address: str, sources: Iterable[Source] = ()) -> Iterator[Machines]:
         modules = [] if local else own_code.gather(roots, Path(folder))
         # An empty environment is left out: a submitted job brings its own, and Ray refuses to mix what both say.
         brought = {"runtime_env": {"py_modules": [str(module) for module in modules]}} if modules else {}
+        begin = functools.partial(
+            ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR,
+            include_dashboard=False if local else None, **brought,
+        )  # fmt: skip
         try:
-            with _on_loopback() if local else contextlib.nullcontext():
-                ray.init(
-                    address=address, log_to_driver=False, logging_level=logging.ERROR,
-                    include_dashboard=False if local else None, **brought,
-                )
-        except Exception as error:  # ray raises a bare Exception where a node does not start in time
+            if local:
+                _begin_here(begin)
+            else:
+                begin()
+        except Exception as error:
             why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
             remedy = (
                 "try again, or use --address inline"
@@ -70,6 +74,18 @@ def cluster(address: str, sources: Iterable[Source] = ()) -> Iterator[Machines]:
             yield Machines(alone=local)
     finally:
         ray.shutdown()
+
+
+def _begin_here(begin: Callable[[], object]) -> None:
+    """Start a Ray on this machine; once more where it did not start in time, as on a machine that is busy."""
+    with _on_loopback():
+        try:
+            begin()
+        except Exception as error:  # a bare one is what Ray raises then
+            if type(error) is not Exception:
+                raise
+            ray.shutdown()
+            begin()
 
 
 @contextlib.contextmanager

@@ -97,6 +97,8 @@ def _run(
             found, machines = _find_as_ray_starts(plan, store, retry, address, held)
         for why in found.status.damaged.values():
             _print(console, f"{why}: its unit is done again")
+        if found.dropped:
+            _print(console, _DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
         if not found.tasks.units:
             _remember(plan, store, found)
             return Summary(status=found.status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
@@ -124,6 +126,12 @@ def _run(
     )
 
 
+_DROPPED = (
+    "{0}: the store knows it with other settings, which ask for {1} that these do not; tables of {0} leave them out "
+    "from now on, their results stay"
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Found:
     """What a run finds in the store, and what that leaves to do."""
@@ -132,6 +140,8 @@ class _Found:
     tasks: Tasks
     rows: list[dict[str, Any]] | None
     """The plan's, where the store does not hold them."""
+    dropped: int
+    """How many units the sweep's plan in the store asks for that this one does not."""
 
 
 def _find(plan: Plan, store: Store, retry: Retry) -> _Found:
@@ -142,7 +152,8 @@ def _find(plan: Plan, store: Store, retry: Retry) -> _Found:
         status, store=absolute(store), where=plan.where, attempts=store.attempts(), code=code(),
         driver=drivers.fresh_id(),
     )  # fmt: skip
-    return _Found(status=status, tasks=tasks, rows=_news(plan, store))
+    rows, dropped = _news(plan, store)
+    return _Found(status=status, tasks=tasks, rows=rows, dropped=dropped)
 
 
 def _find_as_ray_starts(
@@ -282,15 +293,16 @@ def _remember(plan: Plan, store: Store, found: _Found) -> None:
         store.put_plan(plan.sweep, from_rows("plans", found.rows))
 
 
-def _news(plan: Plan, store: Store) -> list[dict[str, Any]] | None:
-    """Return the rows of a plan; None where the store holds just these."""
+def _news(plan: Plan, store: Store) -> tuple[list[dict[str, Any]] | None, int]:
+    """Return the rows of a plan, None where the store holds just these; and how many units its own has beside them."""
     rows = list(plan_rows(plan))
     with contextlib.suppress(StoreError):  # there is none, or a damaged one
         there = store.read_file("plans", plan.sweep)
         empty = dict.fromkeys(there.column_names)
         if there.num_rows == len(rows) and there.to_pylist() == [empty | row for row in rows]:
-            return None
-    return rows
+            return None, 0
+        return rows, len({*there["unit_id"].to_pylist()} - {row["unit_id"] for row in rows})
+    return rows, 0
 
 
 def plan_rows(plan: Plan) -> Iterator[dict[str, Any]]:

@@ -31,8 +31,12 @@ _LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at lea
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first problem of a validation error as one sentence that starts with the dotted key."""
-    first = error.errors(include_url=False)[0]
+    """Return the first problem of a validation error as one sentence that starts with the dotted key.
+
+    A key that nobody knows comes first: what is missing may be meant by it.
+    """
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] in ("extra_forbidden", "unknown")), found[0])
     place, kind = [str(part) for part in first["loc"]], first["type"]
     context = first.get("ctx", {})
     if kind == "extra_forbidden":

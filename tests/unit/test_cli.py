@@ -253,6 +253,14 @@ def test_a_run_is_one_document_and_the_next_one_does_nothing(rna: Rna) -> None:
     assert "  done   " in planned and planned.endswith("nothing to do\n")
 
 
+def test_a_run_with_other_settings_says_that_it_replaces_those_of_before(rna: Rna, done: Path) -> None:
+    command = ("run", "one.yaml", "--address", "inline", "--store", done)
+    ended = rna(*command, "--set", "training.epochs=2")
+    assert "one: the store knows it with other settings, which ask for 2 units that these do not" in ended.err
+    assert "ask for 2 units that these do not" in rna(*command).err
+    assert rna(*command).err.startswith("one: nothing to do")
+
+
 def test_resume_and_status_find_the_sweep_of_the_store(rna: Rna, done: Path) -> None:
     for words in (["resume"], ["resume", "one"], ["resume", "sweeps/one.yaml"]):
         assert "nothing to do" in rna(*words, "--address", "inline", "--store", done).err

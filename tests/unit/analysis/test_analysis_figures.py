@@ -265,6 +265,15 @@ def test_the_footer_says_on_what_it_was_measured(book) -> None:
     assert setting(connect(store), "s").attacks == {"transfer": f"PGD-7 within {ELL}∞ ε = 8/255, steps of 2/255"}
 
 
+def test_the_footer_says_of_imported_networks_that_they_were_not_trained_here(book) -> None:
+    book.trained("BN", network="resnet18", width=16, data="cifar10", train_examples=10000, epochs=8, precision="bf16")
+    book.trained("mine", network="mynet:mixed", data="cifar10", objective="imported", state="imported")
+    assert setting(connect(book.close()), "s").about == (
+        "ResNet-18, width 16, CIFAR-10, 10,000 training images, 8 epochs, trained in bf16; "
+        "imported, not trained here: mynet:mixed"
+    )
+
+
 def test_the_footer_counts_what_is_missing(make_book) -> None:
     book = make_book("missing")
     table_of_cells(book)

@@ -109,7 +109,7 @@ def test_yaml_that_is_not_valid_in_a_set_says_where(load_text: Load) -> None:
         (BASE.replace("name: resnet8, ", ""), "network.name: missing; The network; "),
         (BASE.replace("training:", "about:").replace("{objective", "'{objective").replace("5}}", "5}}'"),
          "training: missing; How the network is trained"),
-        (BASE.replace("data:", "dta:"), "data: missing; Which images are learned and attacked."),
+        (BASE.replace("data:", "dta:"), "dta: unknown key 'dta'; did you mean 'data'?"),
         (BASE.replace("epochs: 3", "epochs: soon"), "training.epochs: the text 'soon' is not a whole number"),
         ("- 1", "a sweep file is a mapping of keys such as name, data, network and training"),
         ("", "a sweep file is a mapping of keys such as name, data, network and training"),
