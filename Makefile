@@ -8,7 +8,7 @@ EVERY_CORE := -n auto --dist loadfile
 # Where Python may not keep what it compiled, every process, and each of Ray's workers, compiles torch and ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install quickstart test unit browser chaos bench-resume lint reference clean
+.PHONY: install quickstart test unit browser chaos bench bench-gpu bench-resume lint reference clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,6 +36,12 @@ browser: .venv/installed  ## the report in a real Chromium, which it does not in
 
 chaos: .venv/installed  ## sweeps under random kills, resumed, compared with an undisturbed one; ARGS="--runs 2 --kills 3"
 	PYTHONPATH=tests $(BIN)/python tests/integration/chaos.py $(ARGS)
+
+bench: .venv/installed  ## every claim about speed beside its peer, some hours; ARGS="training tables --repeat 3", ARGS=--small
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-gpu: .venv/installed  ## the training step on a GPU
+	$(BIN)/python benchmarks/bench.py gpu $(ARGS)
 
 bench-resume: .venv/installed  ## how long planning takes, and resuming beside a bare start of Ray
 	$(BIN)/python benchmarks/resume.py $(ARGS)

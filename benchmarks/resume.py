@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from rna_ray.store import Store, open_store
 from rna_ray.store.records import SCHEMAS, from_rows
 from rna_ray.sweep import plan, spec
 from rna_ray.sweep.units import Unit, canonical
-from rna_ray.training.checkpoint import Checkpoints
 
 SWEEP = """\
 name: many
@@ -82,26 +81,33 @@ def sweep_file(folder: Path, units: int) -> Path:
 
 def fill(store: Store, planned: plan.Plan) -> Unit:
     """Let every unit be finished, with made-up rows, but for the last; return that one. Its network's weights exist."""
-    from rna_ray.running import inputs
-
-    missing, done = planned.units[-1], store.done("trials") | store.done("evaluations")
-    networks = [unit for unit in planned.units if unit.kind == "train"]
-    for unit in (unit for unit in networks if unit.id not in done):
-        state = inputs.built(unit.settings, unit.id).state_dict() if unit.id in missing.needs else {}
-        said: dict[str, Any] = {"settings": canonical(unit.settings)}
-        if state:
-            digest = Checkpoints(store, unit.id).write("best", state, {})
-            trainable = sum(value.numel() for name, value in state.items() if "running_" not in name)
-            said |= {"last_sha256": digest, "best_sha256": digest, "parameters": trainable}
-        trial, epochs = made_up("trials", 1, unit_id=unit.id, **said), made_up("epochs", 3, unit_id=unit.id)
-        store.commit(unit.id, {"trials": trial, "epochs": epochs}, record="trials")
-    for unit in (unit for unit in planned.units[len(networks) : -1] if unit.id not in done):
+    missing = planned.units[-1]
+    made_up_networks(store, planned, missing.needs)
+    done = store.done("evaluations")
+    for unit in (one for one in planned.units[:-1] if one.kind == "evaluate" and one.id not in done):
         shared = {"unit_id": unit.id, "network_id": unit.settings["network"]}
         record = made_up("evaluations", 1, settings=canonical(unit.settings), **shared)
         views = {"evaluations": record, "examples": made_up("examples", 10, **shared)}
         store.commit(unit.id, views, record="evaluations")
     store.put_plan(planned.sweep, from_rows("plans", list(plan_rows(planned))))
     return missing
+
+
+def made_up_networks(store: Store, planned: plan.Plan, whole: Collection[str]) -> None:
+    """Let every network of a plan be trained, with made-up rows; the weights of those that are `whole` exist."""
+    from rna_ray.running import inputs  # here: who makes up no weights should not wait for torch
+    from rna_ray.training.checkpoint import Checkpoints
+
+    done = store.done("trials")
+    for unit in (one for one in planned.units if one.kind == "train" and one.id not in done):
+        said: dict[str, Any] = {"settings": canonical(unit.settings)}
+        if unit.id in whole:
+            state = inputs.built(unit.settings, unit.id).state_dict()
+            digest = Checkpoints(store, unit.id).write("best", state, {})
+            trainable = sum(value.numel() for name, value in state.items() if "running_" not in name)
+            said |= {"last_sha256": digest, "best_sha256": digest, "parameters": trainable}
+        trial, epochs = made_up("trials", 1, unit_id=unit.id, **said), made_up("epochs", 3, unit_id=unit.id)
+        store.commit(unit.id, {"trials": trial, "epochs": epochs}, record="trials")
 
 
 def made_up(view: str, count: int, **said: Any) -> pa.Table:

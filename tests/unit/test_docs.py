@@ -24,7 +24,7 @@ from rna_ray.sweep import plan, spec
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md",
-    "docs/audit.md", "docs/certification.md", "docs/clusters.md", "docs/clusters/aws.md",
+    "docs/audit.md", "docs/benchmarks.md", "docs/certification.md", "docs/clusters.md", "docs/clusters/aws.md",
     "docs/clusters/kubernetes.md", "docs/clusters/onprem.md", "docs/clusters/slurm.md", "docs/evaluation.md",
     "docs/extending.md", "docs/gallery.md", "docs/keeping.md", "docs/notebook.md", "docs/reference.md",
     "docs/report.md", "docs/rna.md", "docs/robustnorm.md", "docs/search.md", "docs/stn.md", "docs/storage.md",

@@ -1,0 +1,77 @@
+"""PGD-20 under eot-10, under `fixed`, and natural answers, against torchattacks on the textbook's network; in fp32.
+
+    python benchmarks/evaluation.py [--repeat N] [--small]
+
+Ours is an evaluate unit, as an evaluator does it: it looks the network up, attacks, answers the natural and the
+attacked images on the defender's draws, and commits its rows. The peer does the same attack on the same images, with
+the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pairs import Apart, Comparison, Turn, compared, main, times
+from subjects import cifar, folder, hardly_trained, jobs, repeated
+
+from rna_ray.store import open_store
+
+MINUTES = 25
+SIZES = {False: {"width": 64, "images": 64, "steps": 20}, True: {"width": 8, "images": 8, "steps": 5}}
+ANSWERS = 10
+"""The draws that answer, but under `fixed`, where one does."""
+
+
+def compare(repeat: int, small: bool) -> Iterator[Comparison]:
+    """Yield the rows."""
+    size = SIZES[small]
+    images, steps = size["images"], size["steps"]
+    entry = {"examples": images, "batch": images, "checkpoint": "last", "precision": "fp32"}
+    pgd = {"attack": "pgd", "eps_255": 8, "step_255": 2, "steps": steps, **entry}
+    entries = [{**pgd, "knowledge": ["eot-10", "fixed"]}, {"attack": "natural", **entry}]
+    store = open_store(folder() / "evaluation")
+    network, *units = jobs(hardly_trained(width=size["width"], evaluation=entries), store)
+    for name, knowledge, eot, goal in (
+        (f"PGD-{steps} under eot-10", "eot-10", 10, 5.0), (f"PGD-{steps} under fixed", "fixed", 1, 2.0),
+        ("natural answers", "none", 0, 2.0),
+    ):  # fmt: skip
+        (unit,) = [one for one in units if one.unit.settings["knowledge"] == knowledge]
+        how = "compiled" if unit.unit.settings["compile"] else "eager"
+        peer = f"torchattacks {'EOTPGD' if eot > 1 else 'PGD'}" if eot else "passes"
+        with (
+            Apart(f"rna-ray, {how}", repeated, network, unit) as ours,
+            Apart(f"{peer}, textbook", library, cifar(), size, eot) as theirs,
+        ):
+            yield compared(
+                f"{name}, {images} images", ours, theirs, unit="seconds", repeat=repeat, goal=times(goal)
+            )
+
+
+def library(turn: Turn, root: str, size: dict[str, int], eot: int) -> None:
+    """Measure the seconds of an attack of torchattacks, of so many draws a step, and of the answers; 0 is no attack."""
+    import textbook
+    import torch
+    import torchattacks
+
+    network = textbook.ResNet18(size["width"]).eval()
+    network.redraws = eot != 1
+    x, y = textbook.images(root, size["images"])
+    given: dict[str, Any] = {"eps": textbook.EPS, "alpha": textbook.STEP, "steps": size["steps"]}
+    attack: Callable[..., Any] = lambda x, y: x  # noqa: E731
+    if eot:
+        attack = torchattacks.EOTPGD(network, eot_iter=eot, **given) if eot > 1 else torchattacks.PGD(network, **given)
+    while True:
+        started = time.perf_counter()
+        network.draw_path()
+        x_adv = attack(x, y)
+        with torch.no_grad():
+            for images in (x, x_adv):
+                answers = [network(images).argmax(1) for _ in range(1 if eot == 1 else ANSWERS)]
+                torch.stack([answer == y for answer in answers]).float().mean(0).tolist()
+        turn(time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main(compare, __doc__)

@@ -1,0 +1,146 @@
+"""A sweep of 24 small trials and their evaluations, against a shell loop and a plain Ray Tune script.
+
+    python benchmarks/sweeps.py [--repeat N] [--small]
+
+All three do the same units by the same code, so only what is around them differs: `rna-ray run --address local`; a
+shell loop that starts a process for each training and each attack, one loop a core (`xargs -P`); and a Ray Tune script
+that attacks inside the trial. Overhead is the wall time times the cores over the useful compute, the seconds of the
+rows; of both that start a Ray, the wall time is beyond a bare start of Ray, as `resume.py` times it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import resume
+from pairs import CORES, Command, Comparison, Measured, Side, at_most, in_turn, main, times
+from start import RNA_RAY
+from subjects import Sweep, folder, jobs, planned
+
+from rna_ray.running.tasks import Job
+from rna_ray.store import open_store
+
+MINUTES = 100
+MOST_REPEATED = 3
+"""A turn takes half an hour on two cores."""
+PLAIN = Path(__file__).with_name("plain.py")
+
+
+class Ran(NamedTuple):
+    """One run of the sweep."""
+
+    wall: Measured
+    compute: float
+    """The sum of the seconds of its rows."""
+
+
+def sweep(small: bool, seeds: int = 8) -> Sweep:
+    """Return a sweep of three norms by so many seeds, each unit on one core."""
+    width, epochs, examples, steps = (4, 1, 10, 2) if small else (16, 12, 360, 20)
+    images = {"train_examples": 64, "held_out": 16} if small else {"held_out": 128}
+    return {
+        "name": "sweep", "data": {"name": "digits", **images}, "network": {"name": "resnet8", "width": width},
+        "training": {
+            "objective": "blackbox", "epochs": epochs, "batch": 64, "lr": 0.2, "schedule": {"name": "one-cycle"},
+            "attack": {"eps_255": 25.5, "step_255": 6.4, "steps": 5},
+        },
+        "grid": {"network.norm": ["BN", "IN", "BN+IN"], "seed": list(range(seeds))},
+        "evaluation": [
+            {"attack": "natural", "examples": examples},
+            {"attack": "pgd", "steps": steps, "examples": examples, "knowledge": ["fixed", "eot-10"]},
+        ],
+    }  # fmt: skip
+
+
+def compare(repeat: int, small: bool) -> Iterator[Comparison]:
+    """Yield the rows."""
+    if not small:  # warm what the disk remembers
+        [one(sweep(True, seeds=1)) for one in (rna_ray, shell, ray_tune)]
+    given = sweep(small)
+    repeat = min(repeat, MOST_REPEATED)
+    ours, *peers = in_turn(
+        *(lambda one=one: one(given) for one in (rna_ray, shell, ray_tune)), repeat=repeat, name="sweep", warm=False
+    )
+    start = statistics.median(resume.bare()[0] for _ in range(3))
+    compute = statistics.median(one.compute for one in ours)
+    row = f"sweep of 24 trials, {compute:.0f} core-seconds"
+    for what, found, began in (("shell loop", peers[0], 0.0), ("plain Ray Tune", peers[1], start)):
+        yield Comparison(
+            row=f"{row}: overhead", unit="wall × cores / compute", goal=at_most(1.1),
+            ours=Side("rna-ray run", overheads(ours, start), 1), peer=Side(what, overheads(found, began), 1),
+        )
+        yield Comparison(
+            row=f"{row}: wall time", unit="seconds", goal=times(1),
+            ours=Side("rna-ray run", [one.wall for one in ours], 1), peer=Side(what, [one.wall for one in found], 1),
+        )
+
+
+def overheads(runs: Iterable[Ran], start: float) -> list[Measured]:
+    """Return the wall time times the cores over the compute of each run, without the seconds in which Ray starts."""
+    return [one.wall._replace(value=(one.wall.value - start) * CORES / one.compute) for one in runs]
+
+
+def rna_ray(given: Sweep) -> Ran:
+    """Run the sweep with rna-ray."""
+    place = fresh()
+    (place / "sweep.yaml").write_text(json.dumps(given), encoding="utf-8")
+    return ran(place, Command(RNA_RAY, "run", place / "sweep.yaml", "--address", "local", "--store", place / "store"))
+
+
+def shell(given: Sweep) -> Ran:
+    """Run it as shell loops, one a core: each takes the next network, and starts a process for each of its steps."""
+    place, count = fresh(), iter(range(10**6))
+    lines = [" ".join(str(next(count)) for _ in network) for network in write_steps(given, place)]
+    (place / "networks").write_text("\n".join(lines), encoding="utf-8")
+    one = f'for step in $0; do "{sys.executable}" "{PLAIN}" step "{place}/steps.pickle" $step || exit 255; done'
+    loop = f"xargs -P {CORES} -I STEPS sh -c '{one}' STEPS < '{place}/networks'"
+    return ran(place, Command("sh", "-c", loop, OMP_NUM_THREADS="1"))
+
+
+def ray_tune(given: Sweep) -> Ran:
+    """Run it as a plain Ray Tune script."""
+    place = fresh()
+    write_steps(given, place)
+    return ran(place, Command(sys.executable, PLAIN, "tune", place / "steps.pickle"))
+
+
+def write_steps(given: Sweep, place: Path) -> Sequence[Any]:
+    """Write for each network its steps: its training, then the units of each of its cells."""
+    plan, store = planned(given), open_store(place / "store")
+    by_id: dict[str, Job] = {job.unit.id: dataclasses.replace(job, threads=1) for job in jobs(given, store)}
+    seen: set[str] = set()  # cells of a network of one path share their units
+    networks = []
+    for trial in plan.trials:
+        cells = [cell.units for cell in plan.cells if cell.network == trial.network and not seen.issuperset(cell.units)]
+        steps = [(trial.network,), *dict.fromkeys(cells)]
+        seen.update(chain(*steps))
+        networks.append([[by_id[unit] for unit in step] for step in steps])
+    (place / "steps.pickle").write_bytes(pickle.dumps(networks))
+    return networks
+
+
+def fresh() -> Path:
+    """Return an empty folder."""
+    return Path(tempfile.mkdtemp(dir=folder()))
+
+
+def ran(place: Path, command: Command) -> Ran:
+    """Run a command, sum the seconds of the rows that it left, and remove them."""
+    wall, store = command(), open_store(place / "store")
+    seconds = [store.read(view)["seconds"].to_pylist() for view in ("trials", "evaluations")]
+    shutil.rmtree(place)
+    return Ran(wall, sum(chain(*seconds)))
+
+
+if __name__ == "__main__":
+    main(compare, __doc__)

@@ -1,0 +1,123 @@
+"""A training step: ResNet-18, BN+IN layer-free, black-box, PGD-10, batch 128, against the textbook's in fp32 and bf16.
+
+    python benchmarks/training.py [--repeat N] [--small]
+
+Ours is an epoch of a train unit, by its row's images a second: as a sweep does it by default, in bf16 as the rule on
+compiling has it, and in bf16 compiled and not. An epoch is one step; the first one, with the compiling, is the warm-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pairs import Apart, Comparison, Goal, Side, Turn, cpu, in_turn, main, times
+from subjects import cifar, done, folder, jobs, resnet18
+
+from rna_ray.running.tasks import Job
+from rna_ray.store import open_store
+
+MINUTES = 12
+LR = 1e-3
+"""On images of noise a high rate diverges, at last without norms."""
+SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
+
+
+def compare(repeat: int, small: bool) -> Iterator[Comparison]:
+    """Yield the rows."""
+    size = SIZES[small]
+    plain, bf16 = job(repeat, **size), job(repeat, **size, precision="bf16")
+    # To compile is no work of seconds.
+    forced = [] if small else [job(repeat, **size, precision="bf16", compile=how) for how in (False, True)]
+    asked = {one.unit.id: one for one in (plain, bf16, *forced)}
+    with contextlib.ExitStack() as held:
+        ours = {unit: held.enter_context(Apart(called(one), epochs, one)) for unit, one in asked.items()}
+        theirs = [
+            held.enter_context(Apart(f"textbook, {name}", textbook_steps, cifar(), size, name == "bf16"))
+            for name in ("fp32", "bf16")
+        ]
+        found = in_turn(*ours.values(), *theirs, repeat=repeat, name="training step")
+        sides = [side.side(values) for side, values in zip([*ours.values(), *theirs], found, strict=True)]
+    mine, (fp32, half) = dict(zip(ours, sides, strict=False)), sides[len(ours) :]
+    goals = (times(3.5), times(1.5)) if amx() else (times(1), times(1))
+    rows: list[tuple[str, Job, Side, Goal | None]] = [
+        ("as by default", plain, fp32, times(1)),
+        ("bf16 as by the rule, against fp32", bf16, fp32, goals[0]),
+        ("bf16 as by the rule, against bf16", bf16, half, goals[1]),
+        *((f"bf16 {name}", one, half, None) for name, one in zip(("eager", "compiled"), forced, strict=False)),
+    ]
+    for name, one, peer, goal in rows:
+        yield Comparison(
+            row=f"training step, {name}", ours=mine[one.unit.id], peer=peer, unit="seconds", goal=goal
+        )
+
+
+def amx() -> bool:
+    """Return whether the processor multiplies matrices of bf16 by itself."""
+    return "amx_bf16" in cpu().get("flags", "").split()
+
+
+def job(
+    repeat: int, *, width: int, batch: int, steps: int = 1, norm: str = "BN+IN", gpu: bool = False, **given: Any
+) -> Job:
+    """Return the job that trains so many epochs and one more, of so many steps each."""
+    sweep = resnet18(
+        width=width, network={"norm": norm}, data={"train_examples": batch * steps, "held_out": 0},
+        training={
+            "objective": "blackbox", "epochs": repeat + 1, "batch": batch, "lr": LR, "augment": "none",
+            "schedule": {"name": "constant"},
+        },
+        **given,
+    )  # fmt: skip
+    if gpu:
+        sweep = {**sweep, "resources": {"train": {"cpu": 1, "gpu": 1}}}
+    (found,) = jobs(sweep, open_store(folder() / "training"))
+    return found
+
+
+def called(job: Job) -> str:
+    """Return what a job's way of training is."""
+    settings = job.unit.settings
+    norms = settings["network"]["norm"]
+    return f"rna-ray, {settings['precision']}, {'compiled' if settings['compile'] else 'eager'}" + (
+        "" if norms == "BN+IN" else ", without norms"
+    )
+
+
+def epochs(turn: Turn, job: Job) -> None:
+    """Measure the seconds of a step, in each epoch of a training."""
+    batch = job.unit.settings["training"]["batch"]
+
+    def report(row: Mapping[str, Any]) -> None:
+        turn(batch / row["images_per_second"], megabytes=memory(job.device))
+
+    done(job, report=report)
+
+
+def textbook_steps(
+    turn: Turn, root: str, size: Mapping[str, int], bf16: bool, steps: int = 1, device: str = "cpu"
+) -> None:
+    """Measure the seconds of the textbook's step, on the average over so many of them."""
+    import textbook
+
+    network = textbook.ResNet18(size["width"]).to(device)
+    optimizer = textbook.sgd(network, LR)
+    x, y = textbook.images(root, size["batch"], device)
+    while True:
+        started = time.perf_counter()
+        for _ in range(steps):
+            textbook.adversarial_step(network, optimizer, x, y, bf16=bf16)
+        turn((time.perf_counter() - started) / steps, megabytes=memory(device))
+
+
+def memory(device: str) -> float | None:
+    """Return the megabytes of the GPU that this process held at most; None on a CPU, where others look."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+
+
+if __name__ == "__main__":
+    main(compare, __doc__)

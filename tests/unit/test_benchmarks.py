@@ -1,0 +1,69 @@
+"""The benchmarks run: they print their table and keep every measurement. No time is asserted."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def bench(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "bench.py", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_sides_take_turns_and_the_ratio_says_how_many_times_as_good_ours_is() -> None:
+    pairs = SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "pairs.py")))
+    asked: list[str] = []
+    values = {"ours": iter([9, 1, 3, 2]), "peer": iter([9, 6, 4, 5])}
+
+    def measure(name: str) -> object:
+        asked.append(name)
+        return pairs.measured(next(values[name]))
+
+    found = pairs.in_turn(lambda: measure("ours"), lambda: measure("peer"), repeat=3, name="row")
+    assert asked == ["ours", "peer", "ours", "peer", "peer", "ours", "ours", "peer"]  # the first two warm up
+    ours, peer = (pairs.Side(name, of) for name, of in zip(values, found, strict=True))
+    assert (ours.median, peer.median) == (2, 5)
+    given = {"row": "row", "ours": ours, "peer": peer}
+    assert pairs.Comparison(**given, unit="seconds").ratio == 2.5
+    assert pairs.Comparison(**given, unit="draws a second").ratio == 0.4
+    goals = (pairs.times(2.5), pairs.times(2.6), pairs.within(1), pairs.at_most(1.9), pairs.at_most_more(-3))
+    reached = [pairs.Comparison(**given, unit="seconds", goal=goal).reached for goal in goals]
+    assert reached == [True, False, True, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # five processes that import torch, on whatever machine
+def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> None:
+    done = bench("start", "certification", "--small", "--repeat", "2", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, _, *lines = [re.split(r" *\| *", line.strip("| \n")) for line in done.stdout.splitlines()]
+    rows = [dict(zip(header, line, strict=False)) for line in lines]
+    assert [row["row"].partition(",")[0] for row in rows] == [
+        "start: rna-ray plan", "start: rna-ray status", "certification", "certification",
+    ]  # fmt: skip
+    assert all(float(row["ours, median"]) > 0 < float(row["ratio"]) and row["reached"] in ("yes", "no") for row in rows)
+    kept = pq.read_table(tmp_path / "benchmarks.parquet").to_pylist()
+    assert len(kept) == 4 * 2 * 2  # rows, sides, repeats
+    assert {(row["side"], row["nth"]) for row in kept} == {(side, nth) for side in ("ours", "peer") for nth in (0, 1)}
+    assert {row["row"] for row in kept} == {row["row"] for row in rows}
+    assert all(row["value"] > 0 and row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_says_so(tmp_path: Path) -> None:
+    done = bench("gpu", folder=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.splitlines()[-1] == "make bench-gpu needs a GPU that torch can use, and there is none here"
+    assert not (tmp_path / "benchmarks.parquet").exists()
