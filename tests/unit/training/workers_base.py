@@ -31,7 +31,9 @@ CASES: dict[str, dict[str, Any]] = {
         "norm": "none", "name": "stn-cifar10", "width": 6, "objective": "natural", "epochs": 2, "batch": 33, "lr": 0.5,
         "noise_255": 25.5, "loss": {"name": "stability", "gamma": 1.0, "target": "softmax"},
     },
-    "BN+IN adam noise": {"norm": "BN+IN", "epochs": 1, "objective": "natural", "optimizer": "adam", "lr": 0.001, "noise_255": 25.5},
+    "BN+IN adam noise": {
+        "norm": "BN+IN", "epochs": 1, "objective": "natural", "optimizer": "adam", "lr": 0.001, "noise_255": 25.5,
+    },
 }  # fmt: skip
 IN_PARTS = ("BN", "BN+IN adam noise")
 IMAGES, HELD_OUT = 99, 41
