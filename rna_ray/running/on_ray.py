@@ -69,11 +69,11 @@ def cluster(address: str, sources: Iterable[Source] = ()) -> Iterator[Machines]:
                 else "start a cluster with this Ray and Python, or use --address local or inline"
             )
             raise ResourceError(f"--address {address}: Ray does not answer as it should: {why}; {remedy}") from error
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray prints that a worker died, and stdout is for answers
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints that a worker died, and stdout is for answers
+        try:
             yield Machines(alone=local)
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()  # which prints what it has not yet
 
 
 def _begin_here(begin: Callable[[], object]) -> None:

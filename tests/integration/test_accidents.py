@@ -38,10 +38,12 @@ def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
 ) -> None:
     driver = start("run", sweep, "--store", store, "--json")
     unit = driver.until(lambda: in_the_middle(store))
-    (pid,) = driver.workers(TRIAL)
-    os.kill(pid, signal.SIGSTOP)  # so that what is read here is what it leaves behind
+    working = driver.workers(TRIAL)  # two at once, as there is nothing to evaluate yet
+    for pid in working:
+        os.kill(pid, signal.SIGSTOP)  # so that what is read here is what it leaves behind
     before = epochs_behind(store)[unit]
-    os.kill(pid, signal.SIGKILL)
+    for pid in working:
+        os.kill(pid, signal.SIGKILL)
     ended = driver.ended()
     assert ended.code == 0 and not ended.document["failures"], ended.err
     assert 2 <= len(before) < 8 and rows_of(store)[unit][: len(before)] == before  # not one of them was done again
