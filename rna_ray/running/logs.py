@@ -7,6 +7,7 @@ only look at trials, they are shown each training as one, whether or not Tune ru
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import queue
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import RayError
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from rich.console import Console
 
@@ -112,9 +115,17 @@ def _servers(asked: Logging, sweep: str) -> dict[str, Callable[[], LoggerCallbac
     def wandb() -> LoggerCallback:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
+        class Patient(WandbLoggerCallback):
+            """Lets the process of a run leave by itself: killed, as Ray does, it may not have written the run yet."""
+
+            def _cleanup_logging_actor(self, trial: Any) -> None:
+                with contextlib.suppress(RayError):
+                    ray.get(self._trial_logging_actors[trial].__ray_terminate__.remote(), timeout=CLOSE_SECONDS)
+                super()._cleanup_logging_actor(trial)
+
         assert asked.wandb is not None
         # By its unit's id, a training that is resumed goes on in the run that it had.
-        return WandbLoggerCallback(project=asked.wandb.project or sweep, group=sweep, resume="allow")
+        return Patient(project=asked.wandb.project or sweep, group=sweep, resume="allow")
 
     makers = {"mlflow": mlflow, "wandb": wandb}
     return {name: make for name, make in makers.items() if getattr(asked, name) is not None}
