@@ -18,7 +18,7 @@ from subjects import cifar, folder, hardly_trained, jobs, repeated
 
 from rna_ray.store import open_store
 
-MINUTES = 6
+MINUTES = 9
 NOISE_255 = 64
 SIZES = {
     False: {"width": 64, "images": 4, "selection": 100, "draws": 900, "batch": 1000},

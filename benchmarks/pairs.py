@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -26,8 +27,10 @@ from unittest import mock
 T = TypeVar("T")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 REPEAT = 5
-LOOK_SECONDS = 0.5
-"""How often the processes of a command are looked at for their memory."""
+LOOK_SECONDS = 0.02
+"""How often a command is looked at for its memory."""
+TREE = 25
+"""At how many of these looks the processes below it are looked at too, which takes milliseconds."""
 
 
 class Measured(NamedTuple):
@@ -257,22 +260,25 @@ class Command:
             seconds = time.perf_counter() - started
         if process.returncode:
             raise RuntimeError(f"{' '.join(self.words)} ended with {process.returncode}: {errors[-2000:]}")
-        return measured(seconds, max(most))
+        return measured(seconds, most())
 
 
 @contextlib.contextmanager
-def _watched(pid: int) -> Iterator[list[float]]:
-    """Give a list of what the largest process below a command, itself included, held each time one looked."""
-    most, ended = [largest(pid)], threading.Event()
+def _watched(pid: int) -> Iterator[Callable[[], float]]:
+    """Give what says how many megabytes the largest process of a command held so far, or of those below it."""
+    most, ended = 0.0, threading.Event()
 
     def look() -> None:
-        while not ended.wait(LOOK_SECONDS if most[1:] else LOOK_SECONDS / 10):
-            most.append(largest(pid))
+        nonlocal most
+        for at in itertools.count(1):
+            most = max(most, largest(pid) if at % TREE == 0 else _number(pid, "VmHWM") / 1024)
+            if ended.wait(LOOK_SECONDS):
+                return
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield most
+        yield lambda: most
     finally:
         ended.set()
         thread.join()

@@ -11,8 +11,9 @@ variants to the first, without the bootstrap. It takes some 3 GB of $TMPDIR.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -28,9 +29,10 @@ from rna_ray.running.run import plan_rows
 from rna_ray.store import Store, layout, open_store
 from rna_ray.store.records import from_rows
 from rna_ray.store.seal import sealed
+from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.units import Unit
 
-MINUTES = 40
+MINUTES = 30
 EXAMPLES = 10_000
 DRAWS = 10
 CLASSES = 10
@@ -182,18 +184,18 @@ def fill(place: Path, size: Size) -> tuple[str, str]:
         Path(store.uri, view).mkdir()
     for unit in (one for one in plan.units if one.kind == "train"):
         put(store, "trials", unit, resume.made_up("trials", 1, unit_id=unit.id, state="finished", log2_paths=20.0))
-    cells = sorted(plan.cells, key=lambda cell: (cell.variant, cell.attack, cell.knowledge, cell.row["seed"]))
+    cells = sorted(plan.cells, key=lambda cell: (*column(cell), cell.row["seed"]))
     writer = None
-    for cell in cells:
+    for _, same in itertools.groupby(cells, key=column):  # a row group each, of all its seeds
         parts = []
-        for unit in (units[one] for one in cell.units):
-            parts.append(examples(unit, draw))
-            put(store, "examples", unit, parts[-1])
-            put(store, "evaluations", unit, evaluation(unit))
-        named = {"variant": cell.variant, "attack": cell.attack, "knowledge": cell.knowledge, "seed": cell.row["seed"]}
-        rows = labelled(pa.concat_tables(parts), named)
-        writer = writer or pq.ParquetWriter(place / "sorted.parquet", rows.schema, compression="zstd")
-        writer.write_table(rows)
+        for cell in same:
+            for unit in (units[one] for one in cell.units):
+                rows = examples(unit, draw)
+                put(store, "examples", unit, rows)
+                put(store, "evaluations", unit, evaluation(unit))
+                parts.append(labelled(rows, cell))
+        writer = writer or pq.ParquetWriter(place / "sorted.parquet", parts[0].schema, compression="zstd")
+        writer.write_table(pa.concat_tables(parts))
     assert writer is not None
     writer.close()
     return plan.sweep, plan.trials[0].variant
@@ -204,11 +206,16 @@ def put(store: Store, view: str, unit: Unit, rows: pa.Table) -> None:
     Path(store.uri, layout.rows_file(view, unit.id)).write_bytes(sealed(rows)[0])
 
 
-def labelled(rows: pa.Table, named: Mapping[str, Any]) -> pa.Table:
-    """Return the rows with these columns, of one value each, in place of the labels that units have."""
+def column(cell: Cell) -> tuple[str, str, str]:
+    """Return which cell of the table it fills, with those of other seeds."""
+    return cell.variant, cell.attack, cell.knowledge
+
+
+def labelled(rows: pa.Table, cell: Cell) -> pa.Table:
+    """Return the rows of a cell with its labels, and its seed, in place of those that units have."""
     rows = rows.drop_columns(["attack", "knowledge"])
-    for name, value in named.items():
-        rows = rows.append_column(name, pa.array([value] * len(rows)).dictionary_encode())
+    for name, value in zip(("variant", "attack", "knowledge", "seed"), (*column(cell), cell.row["seed"]), strict=True):
+        rows = rows.append_column(name, pa.array([value] * len(rows)))
     return rows
 
 

@@ -19,7 +19,7 @@ from subjects import cifar, done, folder, jobs, resnet18
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 12
+MINUTES = 8
 LR = 1e-3
 """On images of noise a high rate diverges, at last without norms."""
 SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
