@@ -6,7 +6,7 @@ The store is made up, a file a unit in the store's layout, sealed as the store s
 networks, 50 variants by 10 seeds, or a million rows in files of 100, as a sweep on a CPU leaves them. The peer's file
 holds the same rows, sorted, and names variant, attack, knowledge and seed in each; its queries give the same numbers,
 which is an assertion here. Ours opens the store's views and computes the table's cells, then the differences of all
-variants to the first, without the bootstrap. It takes some 3 GB of $TMPDIR.
+variants to the first, without the bootstrap. It takes some 7 GB of $TMPDIR.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ what the benchmarks measure rna-ray against; it imports nothing of it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,15 @@ class RandomNorm(nn.Module):
 class Block(nn.Module):
     """Two convolutions with a shortcut."""
 
-    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
-        self.norm1 = RandomNorm(channels)
+        self.norm1 = norm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = RandomNorm(channels)
+        self.norm2 = norm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), RandomNorm(channels))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), norm(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -54,22 +54,23 @@ class Block(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 with the CIFAR stem, of 20 random norm layers: images (N, 3, 32, 32) in [0, 1] → logits (N, classes).
 
-    With `redraws`, every forward pass takes a path of its own; else the one that `draw_path` drew last.
+    With `redraws`, every forward pass takes a path of its own; else the one that `draw_path` drew last. `norm` makes a
+    layer of so many channels: `nn.Identity` leaves the convolutions.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, width: int = 64, classes: int = 10, normalisation: Sequence[Sequence[float]] = CIFAR10) -> None:
+    def __init__(self, width: int = 64, norm: Callable[[int], nn.Module] = RandomNorm, classes: int = 10) -> None:
         super().__init__()
-        for name, values in zip(("mean", "std"), normalisation, strict=True):
+        for name, values in zip(("mean", "std"), CIFAR10, strict=True):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
         self.stem = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.norm = RandomNorm(width)
+        self.norm = norm(width)
         blocks, inputs = [], width
         for stage in range(4):
             for at in range(2):
-                blocks.append(Block(inputs, width << stage, 2 if stage and not at else 1))
+                blocks.append(Block(inputs, width << stage, 2 if stage and not at else 1, norm))
                 inputs = width << stage
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, classes)

@@ -21,7 +21,7 @@ from rna_ray.store import open_store
 
 MINUTES = 8
 LR = 1e-3
-"""On images of noise a high rate diverges, at last without norms."""
+"""On images of noise a high rate may diverge."""
 SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
 
 
@@ -60,11 +60,11 @@ def amx() -> bool:
 
 
 def job(
-    repeat: int, *, width: int, batch: int, steps: int = 1, norm: str = "BN+IN", gpu: bool = False, **given: Any
+    repeat: int, *, width: int, batch: int, steps: int = 1, gpu: bool = False, **given: Any
 ) -> Job:
     """Return the job that trains so many epochs and one more, of so many steps each."""
     sweep = resnet18(
-        width=width, network={"norm": norm}, data={"train_examples": batch * steps, "held_out": 0},
+        width=width, data={"train_examples": batch * steps, "held_out": 0},
         training={
             "objective": "blackbox", "epochs": repeat + 1, "batch": batch, "lr": LR, "augment": "none",
             "schedule": {"name": "constant"},
@@ -80,10 +80,7 @@ def job(
 def called(job: Job) -> str:
     """Return what a job's way of training is."""
     settings = job.unit.settings
-    norms = settings["network"]["norm"]
-    return f"rna-ray, {settings['precision']}, {'compiled' if settings['compile'] else 'eager'}" + (
-        "" if norms == "BN+IN" else ", without norms"
-    )
+    return f"rna-ray, {settings['precision']}, {'compiled' if settings['compile'] else 'eager'}"
 
 
 def epochs(turn: Turn, job: Job) -> None:
@@ -97,12 +94,19 @@ def epochs(turn: Turn, job: Job) -> None:
 
 
 def textbook_steps(
-    turn: Turn, root: str, size: Mapping[str, int], bf16: bool, steps: int = 1, device: str = "cpu"
+    turn: Turn, root: str, size: Mapping[str, int], bf16: bool, steps: int = 1, device: str = "cpu", bare: bool = False
 ) -> None:
-    """Measure the seconds of the textbook's step, on the average over so many of them."""
-    import textbook
+    """Measure the seconds of the textbook's step, on the average over so many of them.
 
-    network = textbook.ResNet18(size["width"]).to(device)
+    A `bare` one has no norms, and is compiled, its channels last: the convolutions, as fast as they are to be had.
+    """
+    import textbook
+    import torch
+
+    network = textbook.ResNet18(size["width"], torch.nn.Identity if bare else textbook.RandomNorm).to(device)
+    if bare:
+        network.to(memory_format=torch.channels_last)
+        network.compile(dynamic=False)
     optimizer = textbook.sgd(network, LR)
     x, y = textbook.images(root, size["batch"], device)
     while True:
