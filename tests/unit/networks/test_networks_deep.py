@@ -103,7 +103,7 @@ def assert_answers_agree(theirs: nn.Module, ours: nn.Module, x: torch.Tensor) ->
 
 
 def test_resnet50_is_torchvisions_parameter_for_parameter() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     theirs = stirred(torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3], num_classes=10))
     x, body = torch.randn(2, 3, 64, 80), built("resnet50", width=64).body
     with torch.no_grad():
