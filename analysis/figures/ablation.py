@@ -12,7 +12,7 @@ import pyarrow as pa
 from rna_ray.analysis import cells
 from rna_ray.analysis.cells import Cell
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import OVER, Setting, interval_of
+from rna_ray.analysis.figures.setting import OVER, Setting, answered_together, interval_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +75,7 @@ def draw(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     if shared := _distinct([row for row in rows if row["shared"]], "column"):
         counted = ": the intervals count its chance" if over == "images" else ""
         more.append(f"images of a batch share a draw in {', '.join(shared)}{counted}")
-    if together := _distinct([row for row in rows if row["batch_statistics"]], "variant"):
-        counted = ": the intervals are over batches" if over == "images" else ""
-        more.append(f"answers take statistics of their batch in {', '.join(together)}{counted}")
+    more += answered_together(rows, "variant")
     if grouped := _distinct([row for row in rows if row["regrouped"] and not row["shared"]], "column"):
         more.append(
             f"images of a batch were attacked on the same draws in {', '.join(grouped)}: their chance is in no interval"

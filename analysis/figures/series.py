@@ -14,7 +14,7 @@ import pyarrow as pa
 from rna_ray.analysis import query
 from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import OVER, TRAINING, Setting, interval_of, short
+from rna_ray.analysis.figures.setting import OVER, TRAINING, Setting, answered_together, interval_of, short
 from rna_ray.errors import FigureError, QueryError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         "eps_255": pa.float64(),
         "eps_space": pa.string(),
         "batch": pa.int64(),
+        "batch_statistics": pa.int64(),
     }
 )
 _POWER = re.compile(r"RN(?:\((?P<options>.*)\))?")
@@ -116,7 +117,7 @@ def _point(against: Against, cell: Cell, facts: Row) -> dict[str, Any]:
     name = cell.attack.partition(" ")[0] + (f" from {facts['source']}" if facts["source"] else "")
     notes = [*([BALLS["l2"]] if cell.threat == "l2" else []), *([cell.attack_mode] if cell.attack_mode else [])]
     attack = f"{name} ({', '.join(notes)})" if notes else name
-    kept = ("variant", "accuracy", "n", "seeds", "eps_255", "eps_space")
+    kept = ("variant", "accuracy", "n", "seeds", "eps_255", "eps_space", "batch_statistics")
     where = {"attack": attack, "training": facts["training"], "line": against.line(facts), "batch": facts["batch"]}
     return {column: getattr(cell, column) for column in kept} | where | {"x": against.x(cell, facts)}
 
@@ -130,7 +131,7 @@ def draw(against: Against, rows: Sequence[Row], setting: Setting) -> Figure:
         raise FigureError(f"radii in {both} space have no axis in common; give them sweeps of their own")
     looks = {name: {"color": style.COLOURS[at % 8], "marker": style.MARKERS[at % 10]} for at, name in enumerate(lines)}
     more = [] if against.normalized else _balls(rows)
-    footer = setting.footer(rows, OVER[rows[0]["over"]], *more)
+    footer = setting.footer(rows, OVER[rows[0]["over"]], *more, *answered_together(rows, "line"))
     width, height = 2.0 + 2.9 * len(attacks), 1.5 + 2.6 * len(trainings)
     picture = style.picture(width, height, against.title, footer)
     panels = style.grid(picture, len(trainings), len(attacks), len(trainings) * len(attacks), sharex=True, sharey=True)

@@ -105,6 +105,17 @@ def interval_of(cells: Sequence[Cell]) -> tuple[str, Callable[[Cell], dict[str, 
     return "images", lambda cell: {"low": cell.low, "high": cell.high}
 
 
+def answered_together(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Return what to say of rows whose answers take statistics of their batch, if any do: which, by a column of names.
+
+    The rows have columns batch_statistics and over.
+    """
+    if not (named := dict.fromkeys(row[name] for row in rows if row["batch_statistics"])):
+        return []
+    counted = ": the intervals are over batches" if rows[0]["over"] == "images" else ""
+    return [f"answers take statistics of their batch in {', '.join(named)}{counted}"]
+
+
 def data(connection: duckdb.DuckDBPyConnection, sweep: str) -> set[str]:
     """Return the data sets of a sweep's networks: printed numbers stand beside those on the same one only."""
     return {row["data"] for row in ask(connection, "setting", sweep)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.ops import aten
 
-Ends = tuple[torch.Tensor, torch.Tensor]
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 _EPS = 1e-5
 """Added to variances while a kernel runs, and taken out again: a constant channel does not divide by zero."""
@@ -22,12 +22,12 @@ def suit(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not torch.compiler.is_compiling()
 
 
-def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(x: torch.Tensor) -> Pair:
     """Return the mean and the biased variance (N, C), in fp32, of each example's channels."""
     return _Moments.apply(x)
 
 
-def ends(x: torch.Tensor) -> Ends:
+def ends(x: torch.Tensor) -> Pair:
     """Return the least and the greatest value (C,), in fp32, of each channel in the batch; all that tie share it."""
     return _Ends.apply(x)
 
@@ -43,7 +43,7 @@ def rescaled(
 
 class _Moments(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, x: torch.Tensor) -> Pair:
         n, channels, one = *x.shape[:2], torch.ones(x.shape[1])
         pixels = x.shape[2] * x.shape[3]
         _, mean, inverse = aten.native_group_norm(
@@ -63,7 +63,7 @@ class _Moments(torch.autograd.Function):
 
 class _Ends(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> Ends:
+    def forward(ctx: Any, x: torch.Tensor) -> Pair:
         lows, highs = x.amin((2, 3)), x.amax((2, 3))  # far faster than aminmax
         low, high = lows.amin(0), highs.amax(0)
         ctx.save_for_backward(x, lows == low, highs == high, low, high)

@@ -304,11 +304,9 @@ class Norm(nn.Module):
 
     def _mixture(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor | None) -> torch.Tensor:
         if kernels.suit(x):
-            moments = _measured(x, members)
-            own, variance = moments.mean, moments.variance
-            assert variance is not None
-            scale, shift = self._affine(own, moments, members, path_N)
-            return kernels.rescaled(x, own, variance, scale, shift)
+            own, variance = kernels.moments(x)
+            moments = _asked(x, own, variance, kernels.ends(x) if _ranged(members) else None, members)
+            return kernels.rescaled(x, own, variance, *self._affine(own, moments, members, path_N))
         wide = x if x.dtype is torch.float64 else x.float()
         own = wide.mean((2, 3))
         # Centred by the channel's own mean once, for the variance and the output: nothing cancels where the mean is
@@ -379,18 +377,15 @@ def _moments(wide: torch.Tensor, own: torch.Tensor, centred: torch.Tensor, membe
     return _asked(wide, own + left, variance, ends, members)
 
 
-def _measured(x: torch.Tensor, members: Sequence[Member]) -> Moments:
-    """Return the same of a batch that torch's kernels serve."""
-    return _asked(x, *kernels.moments(x), kernels.ends(x) if _ranged(members) else None, members)
-
-
 def _ranged(members: Sequence[Member]) -> list[RobustNorm]:
+    """Return the members that ask for the ends of each channel's range."""
     return [member for member in members if isinstance(member, RobustNorm) and member.takes_batch]
 
 
 def _asked(
     x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor | None, ends: Pair | None, members: Sequence[Member]
 ) -> Moments:
+    """Return what was measured of a batch, with how many pixels tie, where members share that with other processes."""
     ties = None
     if ends is not None and any(member.gather is not None for member in _ranged(members)):
         ties = torch.cat([(x == end[:, None, None]).sum((0, 2, 3)).to(mean.dtype) for end in ends])

@@ -97,7 +97,7 @@ def _run(
             found, machines = _find_as_ray_starts(plan, store, retry, address, held)
         for why in found.status.damaged.values():
             _print(console, f"{why}: its unit is done again")
-        if found.dropped and events is None:  # which may go to the same place
+        if found.dropped and events is not console.file:  # which would be no line of JSON
             _print(console, _DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
         if not found.tasks.units:
             _remember(plan, store, found)

@@ -86,7 +86,7 @@ def test_a_power_is_read_off_the_norm_and_the_rest_is_the_line(book) -> None:
     ("name", "make", "says"),
     [
         ("robustnorm-figure4", radii, ["ε (in normalised pixels)", "(c) fgsm, adversarial training", "over seeds"]),
-        ("robustnorm-figure5", batches, ["images in a batch", "BN(track=false)", "over the images"]),
+        ("robustnorm-figure5", batches, ["images in a batch", "over the images", "BN(track=false): the intervals are"]),
         ("robustnorm-figure11", powers, ["power p", "RN(affine=false)", "(d) pgd-20, adversarial training"]),
     ],
 )
