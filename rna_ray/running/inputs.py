@@ -205,10 +205,14 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
-    """Return the network, compiled where that is asked for and there is a compiler."""
-    if not asked:
+    """Return the network, compiled where that is asked for, the device is a GPU, and there is a compiler.
+
+    On a CPU torch's norm kernels are about as fast, and compiling takes each process longer than most units compute
+    (measured: docs/benchmarks.md).
+    """
+    if not asked or device.type == "cpu":
         return network
-    needed = ["gcc", "clang", "cc"] if device.type == "cuda" else ["g++", "clang++", "c++"]
+    needed = ["gcc", "clang", "cc"]
     python_h = Path(sysconfig.get_path("include"), "Python.h")
     if not any(shutil.which(compiler) for compiler in needed) or not python_h.is_file():
         log.warning("compile: it takes one of %s and %s, so the network runs uncompiled", ", ".join(needed), python_h)
