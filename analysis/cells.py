@@ -168,6 +168,11 @@ def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[
         connection.execute("SET VARIABLE sweep = $sweep", {"sweep": sweep})
         connection.execute("SET VARIABLE answers = $answers", {"answers": list(answers)})
         connection.execute(sql("scores"))
+        for one in dict.fromkeys(("expected", *answers)):  # the first says what was learned, whatever the answer
+            connection.execute(sql("means"), {"answer": one})
+        for query, of in (("shared", "shared"), ("distances", "unbounded")):
+            if connection.execute(f"SELECT bool_or({of}) FROM units").fetchall() == [(True,)]:
+                connection.execute(sql(query))
     except duckdb.Error as error:
         raise QueryError(reason(error) or f"the scores of sweep {sweep!r} cannot be read: {sentence(error)}") from error
     rows = answer(connection, sql("ablation")).to_pylist()

@@ -23,7 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 _PARTS = (
-    "ablation", "audit", "certificates", "certifications", "differences", "promised", "scores", "stopped", "trained",
+    "ablation", "audit", "certificates", "certifications", "differences", "distances", "means", "promised", "scores",
+    "shared", "stopped", "trained",
 )  # fmt: skip
 """Queries that are no table by themselves."""
 _WITHOUT_ROWS = {

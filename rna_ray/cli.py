@@ -405,6 +405,21 @@ def verify(
 
 
 @app.command()
+def compact(as_json: AsJson = False, store: StoreUri = "rna-store") -> None:
+    """Copy the rows of many small files into few large ones, which tables and queries read faster.
+
+    Example: rna-ray compact --store rna-store
+    """
+    from rna_ray import show
+    from rna_ray.store import packs
+
+    opened = _existing(store)
+    with _counted("packed", shown=not as_json) as report:
+        document = show.compacted(packs.compact(opened, report))
+    _say(document, show.compacted_text(document, opened.uri), as_json)
+
+
+@app.command()
 def prune(
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="KEEP", help="Of finished networks keep last, best or none.")

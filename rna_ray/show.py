@@ -13,6 +13,7 @@ from rna_ray import __version__
 from rna_ray.errors import UserError
 from rna_ray.running import drivers
 from rna_ray.store import footers
+from rna_ray.store.packs import LOOSE
 from rna_ray.store.records import RECORDS
 from rna_ray.sweep.cost import ASSUMED, clock
 from rna_ray.sweep.units import NAMES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rna_ray.running.run import Summary
     from rna_ray.store import Store
     from rna_ray.store.merge import Merged
+    from rna_ray.store.packs import Packed
     from rna_ray.store.prune import Pruning
     from rna_ray.store.verify import Finding, Verified
     from rna_ray.sweep.plan import Plan
@@ -339,8 +341,25 @@ def _mended(document: Document, uri: str) -> str:
     sweeps = sorted({sweep for one in document["damaged"] for sweep in one["sweeps"]})
     at = f"--store {shlex.quote(uri)}"
     again = " and ".join(f"rna-ray resume {sweep} {at}" for sweep in sweeps) or "running their sweeps"
+    if all(one["file"].startswith("packs/") for one in document["damaged"]):
+        again = f"rna-ray compact {at}"
     said = "removed" if document["removed"] else f"rna-ray verify --remove {at} takes them out"
     return f"{said}; {again} {'do' if len(sweeps) > 1 else 'does'} them again"
+
+
+def compacted(found: Sequence[Packed]) -> Document:
+    """Return what `rna-ray compact` did."""
+    return {"packs": [dataclasses.asdict(one) for one in found]}
+
+
+def compacted_text(document: Document, uri: str) -> str:
+    """Return what `rna-ray compact` did in words: one line a pack."""
+    if not document["packs"]:
+        return f"{uri}: nothing to pack, as no view has {LOOSE} files that are in no pack"
+    return "\n".join(
+        f"{one['view']}: the rows of {one['files']:,} files in one of {one['bytes'] / 1e6:,.1f} MB"
+        for one in document["packs"]
+    )
 
 
 def summary(planned: Plan, ended: Summary, store: Store) -> Document:

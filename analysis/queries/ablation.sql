@@ -32,39 +32,24 @@ WITH trained AS (
     GROUP BY ALL
 ), by_cell AS (
     -- Rounded, because threads add up in any order: else 0.3505 is 35.0 one time and 35.1 the next.
-    SELECT cell, answer, count(*) AS n,
-        round(avg(natural_score), 12) AS natural_accuracy, round(avg(learned), 12) AS learned, round(avg(score), 12) AS accuracy,
+    SELECT cell, answer, count(*) AS n, round(avg(natural_score), 12) AS natural_accuracy, round(avg(score), 12) AS accuracy,
         var_samp(score) / count(*) AS squared_error,
-        CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error,
-        bool_or(shared) AS shared, NOT bool_and(one_path) AS random
-    FROM by_example GROUP BY ALL
-), by_seed AS (
-    SELECT cell, answer, axes, avg(score) AS accuracy FROM scores GROUP BY ALL
+        CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error
+    FROM by_example GROUP BY cell, answer
+), drawn_afresh AS (
+    SELECT cell, natural_accuracy AS learned FROM by_cell WHERE answer = 'expected'
+), hang AS (
+    SELECT cell, bool_or(shared) AS shared, NOT bool_and(one_path) AS random FROM units GROUP BY cell
 ), seed_spread AS (
-    SELECT cell, answer, round(stddev_samp(accuracy), 12) AS seed_sd FROM by_seed GROUP BY ALL
-), distortion AS (
-    SELECT cell, answer, median(l2) AS median_l2, median(linf) AS median_linf FROM scores GROUP BY ALL
+    SELECT cell, answer, round(stddev_samp(score), 12) AS seed_sd FROM by_seed GROUP BY cell, answer
 ), batches AS (
     SELECT cell, answer, list({'total': total, 'size': size}) AS batches
     FROM (
         SELECT cell, answer, sum(score) AS total, count(*) AS size
-        FROM by_example WHERE shared GROUP BY cell, answer, block
+        FROM by_example JOIN blocks USING (cell, example) GROUP BY cell, answer, block
     ) GROUP BY ALL
-), drawn AS (  -- each batch's share of the cell's score, draw by draw: the draws of a batch are independent
-    SELECT cell, answer, axes, block, draw, sum(hit::INT / seeds) AS total
-    FROM (
-        SELECT cell, answer, axes, scores.block, seeds, unnest(hits) AS hit, unnest(range(len(hits))) AS draw
-        FROM scores JOIN by_example USING (cell, answer, example) WHERE hits IS NOT NULL
-    ) GROUP BY ALL
-), shared_batches AS (
-    SELECT cell, answer, axes, block, var_samp(total) / count(*) AS squared_error, count(*) - 1 AS df
-    FROM drawn GROUP BY ALL
-), shared_paths AS (
-    SELECT cell, answer,
-        CASE WHEN bool_and(df > 0) THEN sum(squared_error) END AS shared_error, sum(df)::DOUBLE AS shared_df
-    FROM shared_batches GROUP BY ALL
 )
-SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
+SELECT variant, attack, knowledge, nth, answer, cells.cell AS number, position,
     CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing'
         WHEN seeds = 0 AND stopped_early > 0 THEN 'stopped early' ELSE 'finished' END AS state,
     missing, seeds, diverged, stopped_early, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
@@ -74,7 +59,9 @@ SELECT variant, attack, knowledge, nth, answer, cell AS number, position,
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)
     LEFT JOIN seed_spread USING (cell, answer)
-    LEFT JOIN distortion USING (cell, answer)
+    LEFT JOIN drawn_afresh USING (cell)
+    LEFT JOIN hang USING (cell)
+    LEFT JOIN distances USING (cell)
     LEFT JOIN batches USING (cell, answer)
-    LEFT JOIN shared_paths USING (cell, answer)
+    LEFT JOIN shared_paths ON shared_paths.cell = cells.cell AND answer = 'expected'
 ORDER BY position, list_position(getvariable('answers'), answer)

@@ -10,7 +10,7 @@ WITH sets AS (
 ), scores AS MATERIALIZED (
     SELECT set, network_id, example,
         sum(adversarial_correct) / sum(draws) AS attacked, sum(natural_correct) / sum(draws) AS clean
-    FROM sets JOIN examples USING (unit_id)
+    FROM examples JOIN sets USING (unit_id)
     GROUP BY ALL
 ), by_example AS (
     SELECT pair, left_side.example // batch AS block, avg(left_side.attacked) AS x,

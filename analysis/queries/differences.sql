@@ -4,11 +4,13 @@
 WITH pairs AS (
     SELECT pair.cell, pair.reference FROM (SELECT unnest(getvariable('pairs')) AS pair)
 ), paired AS (
-    SELECT pairs.cell, reference, a.answer, a.score - b.score AS difference, a.shared OR b.shared AS shared,
-        CASE WHEN b.shared AND (b.batch > a.batch OR NOT a.shared) THEN b.block ELSE a.block END AS block
-    FROM pairs
-        JOIN by_example AS a ON a.cell = pairs.cell
-        JOIN by_example AS b ON b.cell = pairs.reference AND a.answer = b.answer AND a.example = b.example
+    SELECT a.cell, reference, a.answer, a.score - b.score AS difference,
+        CASE WHEN b_block.batch > a_block.batch OR a_block.batch IS NULL THEN b_block.block ELSE a_block.block END AS block
+    FROM by_example AS a JOIN pairs ON pairs.cell = a.cell
+        JOIN (SELECT * FROM by_example SEMI JOIN pairs ON reference = by_example.cell) AS b
+            ON b.cell = reference AND b.answer = a.answer AND b.example = a.example
+        LEFT JOIN blocks AS a_block ON a_block.cell = a.cell AND a_block.example = a.example
+        LEFT JOIN blocks AS b_block ON b_block.cell = b.cell AND b_block.example = b.example
 ), histogram AS (
     SELECT cell, reference, answer, list({'difference': difference, 'n': n}) AS differences
     FROM (
@@ -18,7 +20,7 @@ WITH pairs AS (
     SELECT cell, reference, answer, list({'total': total, 'size': size}) AS batches
     FROM (
         SELECT cell, reference, answer, sum(difference) AS total, count(*) AS size
-        FROM paired WHERE shared GROUP BY cell, reference, answer, block
+        FROM paired WHERE block IS NOT NULL GROUP BY cell, reference, answer, block
     ) GROUP BY ALL
 )
 SELECT cell, reference, answer, differences, batches

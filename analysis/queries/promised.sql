@@ -6,7 +6,7 @@ WITH sets AS (
 ), attacked AS (
     SELECT set, network_id, example, weights_sha256, data, noise_255, precision,
         sum(adversarial_correct) / sum(draws) AS attacked, max(l2) AS distance
-    FROM sets JOIN examples USING (unit_id)
+    FROM examples JOIN sets USING (unit_id)
         JOIN (SELECT unit_id, weights_sha256, data, noise_255, precision FROM evaluations) USING (unit_id)
     WHERE network_id IN (SELECT network_id FROM certifications)
     GROUP BY ALL

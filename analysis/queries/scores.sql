@@ -1,5 +1,7 @@
 -- What the table of a sweep and its comparisons are computed from, kept for the connection: asked (the cells of sweep
--- $sweep), scores (one row a cell, seed, answer and example), by_example (the same, averaged over seeds).
+-- $sweep), units (those of them that are done), blocks (which images hang together), and scores('expected' or 'vote' or
+-- 'worst'), one row a cell, seed and example, read from the store each time that it is asked for. What is computed of them
+-- in one look at the store is for means.sql, shared.sql and distances.sql to fill in.
 CREATE OR REPLACE TEMP MACRO tied(counts, correct) AS
     CASE WHEN correct < list_max(counts) THEN 0 ELSE 1 / len(list_filter(counts, lambda held: held = correct)) END;
 -- Majority vote: a tie of k classes that includes the true one counts 1/k.
@@ -20,38 +22,45 @@ WITH named AS (
     FROM plans
     WHERE sweep = getvariable('sweep') AND kind = 'evaluate'
 )
-SELECT *, dense_rank() OVER (ORDER BY variant, attack, knowledge, nth) AS cell FROM named;
+SELECT *, dense_rank() OVER (ORDER BY variant, attack, knowledge, nth)::INT AS cell FROM named;
 
--- Images of a batch hang together (shared) where they share a path, or statistics of the batch, be it while attacked.
--- Natural rows score the clean image. Under `fixed`, an attack along one path a batch is answered on that path.
--- learned: the natural score over fresh draws, whatever the answer.
--- path_variance: the variance of the score over paths; null where it is not known, as it is not from one draw.
-CREATE OR REPLACE TEMP TABLE scores AS
-WITH how AS (
-    SELECT unit_id, start, greatest(batch, 1) AS batch,
-        path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed')
-            OR coalesce(batch_statistics, eval_mode <> 'eval') OR coalesce(attack_mode, 'eval') <> 'eval' AS shared,
-        -- What was seen goes before what was described: an imported network of many paths describes none.
-        coalesce(NOT random_output, log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) AS one_path
-    FROM evaluations LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) USING (network_id)
-), images AS (
-    SELECT cell, axes, unit_id, example, label, draws, l2, linf, natural_correct, natural_predictions,
-        CASE WHEN examples.attack = 'natural' THEN natural_correct ELSE adversarial_correct END AS correct,
-        CASE WHEN examples.attack = 'natural' THEN natural_predictions ELSE adversarial_predictions END AS predictions
-    FROM asked JOIN examples USING (unit_id)
-)
-SELECT cell, axes, example, answer, shared, batch, draws, l2, linf, one_path,
+CREATE OR REPLACE TEMP TABLE units AS
+SELECT cell, axes, dense_rank() OVER (ORDER BY axes)::INT AS seed, unit_id, start, stop, greatest(batch, 1) AS batch,
+    evaluations.attack = 'natural' AS of_clean, evaluations.attack <> 'natural' AND eps_255 IS NULL AS unbounded,
+    -- Images of a batch hang together where they share a path, or statistics of the batch, be it while attacked. Under
+    -- `fixed`, an attack along one path a batch is answered on that path.
+    path_sharing = 'batch' OR (path_sharing = 'attack' AND evaluations.knowledge = 'fixed')
+        OR coalesce(batch_statistics, eval_mode <> 'eval') OR coalesce(attack_mode, 'eval') <> 'eval' AS shared,
+    -- What was seen goes before what was described: an imported network of many paths describes none.
+    coalesce(NOT random_output, log2_paths = 0 AND coalesce(noise_255, 0) = 0, false) AS one_path
+FROM evaluations JOIN asked USING (unit_id)
+    LEFT JOIN (SELECT unit_id AS network_id, log2_paths FROM trials) USING (network_id);
+
+CREATE OR REPLACE TEMP TABLE blocks AS
+SELECT cell, example, max(batch) AS batch, min(start + (example - start) // batch * batch) AS block
+FROM (SELECT *, unnest(range(start, stop)) AS example FROM units WHERE shared)
+GROUP BY cell, example;
+
+-- Natural rows score the clean image. path_variance is the variance of the score over paths; null where it is not known,
+-- as it is not from one draw. The smaller side of a join stands on its right (see store/views.py).
+CREATE OR REPLACE TEMP MACRO scores(answer) AS TABLE
+SELECT cell, axes, seed, example, shared, unbounded, l2, linf, label, predictions,
     start + (example - start) // batch * batch AS block,
-    scored(answer, natural_predictions, natural_correct, draws) AS natural_score, natural_correct / draws AS learned,
+    scored(answer, natural_predictions, natural_correct, draws) AS natural_score,
     scored(answer, predictions, correct, draws) AS score,
     CASE WHEN one_path THEN 0 WHEN answer = 'expected' AND draws > 1
-        THEN correct / draws * (1 - correct / draws) / (draws - 1) END::DOUBLE AS path_variance,
-    CASE WHEN shared AND answer = 'expected' THEN list_transform(predictions, lambda given: given = label) END AS hits
-FROM images JOIN how USING (unit_id) CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer);
+        THEN correct / draws * (1 - correct / draws) / (draws - 1) END::DOUBLE AS path_variance
+FROM (
+    SELECT *, CASE WHEN of_clean THEN natural_correct ELSE adversarial_correct END AS correct,
+        CASE WHEN of_clean THEN natural_predictions ELSE adversarial_predictions END AS predictions
+    FROM examples JOIN units USING (unit_id)
+);
 
-CREATE OR REPLACE TEMP TABLE by_example AS
-SELECT cell, answer, example, count(*) AS seeds, avg(score) AS score, avg(natural_score) AS natural_score,
-    avg(learned) AS learned, bool_or(shared) AS shared, bool_and(one_path) AS one_path, max(batch) AS batch, min(block) AS block,
-    CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS path_variance
-FROM scores
-GROUP BY cell, answer, example;
+CREATE OR REPLACE TEMP TABLE means (
+    cell INT, answer ENUM ('expected', 'vote', 'worst'), seed INT, example INT, rows INT, score DOUBLE, natural_score DOUBLE,
+    path_variance DOUBLE
+);
+CREATE OR REPLACE TEMP VIEW by_example AS SELECT * EXCLUDE (seed, rows), rows AS seeds FROM means WHERE seed IS NULL;
+CREATE OR REPLACE TEMP VIEW by_seed AS SELECT cell, answer, seed, score FROM means WHERE example IS NULL;
+CREATE OR REPLACE TEMP TABLE shared_paths (cell INT, shared_error DOUBLE, shared_df DOUBLE);
+CREATE OR REPLACE TEMP TABLE distances (cell INT, median_l2 DOUBLE, median_linf DOUBLE);

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 from pyarrow import fs
@@ -66,6 +67,11 @@ class Files:
     def names(self, folder: PurePosixPath) -> list[str]:
         """Return the sorted names in a folder, without those that start with a dot; none where it does not exist."""
         return sorted(i.base_name for i in self._listed(folder) if i.base_name[:1] != ".")
+
+    def entries(self, folder: PurePosixPath) -> dict[str, tuple[int, int]]:
+        """Return the size in bytes and the time in nanoseconds of each file in a folder, by its name, as of `names`."""
+        found = (one for one in self._listed(folder) if one.type == fs.FileType.File and one.base_name[:1] != ".")
+        return {one.base_name: (one.size, one.mtime_ns) for one in found}
 
     def each(self, do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Return what each item gives, in their order: on an object store many at once, as each waits for an answer."""
@@ -133,6 +139,19 @@ class Files:
                     return False
                 raise
             return True
+
+    @contextmanager
+    def appearing(self, path: PurePosixPath) -> Iterator[BinaryIO]:
+        """Give a stream whose bytes become the file at once, when the block ends well; for more than memory holds."""
+        with _one_sentence("write", self.full(path)):
+            if self.local:
+                with _appearing(Path(self.full(path))) as stream:
+                    yield stream
+                return
+            with tempfile.NamedTemporaryFile(prefix="rna-ray-") as stream:
+                yield cast(BinaryIO, stream)
+                stream.flush()
+                self.filesystem.write(self.full(path), pa.memory_map(stream.name).read_buffer())
 
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file, or a folder that lies in its place; what is not there is left so."""

@@ -10,6 +10,7 @@
     <store>/checkpoints/<unit id>/<name>       weights
     <store>/.sight-<token>                     looked for by the nodes of a cluster while a run lasts
     <store>/invalid/<when>/…                   rows that were marked invalid then, as a store of their own
+    <store>/packs/<view>.<digest>.parquet      copies of many files of rows in one, each with a .json that says of which
     <store>/drivers/<driver id>.json           who is at work
     <store>/tensorboard/<sweep>/…              copies of metrics for TensorBoard, which nothing here reads; local stores
 
@@ -30,10 +31,12 @@ DRIVERS = PurePosixPath("drivers")
 CHECKPOINTS = PurePosixPath("checkpoints")
 INVALID = PurePosixPath("invalid")
 BOARD = PurePosixPath("tensorboard")
-FOLDERS = frozenset({*SCHEMAS, DRIVERS.name, CHECKPOINTS.name, INVALID.name, BOARD.name})
+PACKS = PurePosixPath("packs")
+FOLDERS = frozenset({*SCHEMAS, DRIVERS.name, CHECKPOINTS.name, INVALID.name, BOARD.name, PACKS.name})
 _SUFFIX = ".parquet"
 _WEIGHTS = re.compile(r"(last|best|resume)-([0-9a-f]{16})\.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}")
+_PACK = re.compile(r"([a-z]+)\.([0-9a-f]{16})\.json")
 _ODD = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
@@ -106,6 +109,17 @@ def weights_file(unit_id: str, name: str, sha256: str) -> PurePosixPath:
 def sight_file(token: str) -> PurePosixPath:
     """Return where the file lies that the nodes of a cluster look for."""
     return PurePosixPath(f".sight-{checked(token)}")
+
+
+def pack_file(view: str, digest: str, suffix: str) -> PurePosixPath:
+    """Return where a pack of a view's rows lies (`.parquet`), or what is said of it (`.json`)."""
+    return PACKS / f"{folder(view).name}.{checked(digest, 'digest')}{suffix}"
+
+
+def pack_name(file_name: str) -> tuple[str, str] | None:
+    """Return the view and the digest in the name of a file that says what a pack is of, None for any other file."""
+    found = _PACK.fullmatch(file_name)
+    return (found[1], found[2]) if found and found[1] in SCHEMAS else None
 
 
 def driver_file(driver_id: str) -> PurePosixPath:

@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion
 from pyarrow import fs
 
 from rna_ray.errors import StoreError
-from rna_ray.store import layout, weights
+from rna_ray.store import layout, packs, weights
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, RECORDS, SCHEMAS
 
@@ -106,6 +106,7 @@ def do(store: Store, pruning: Pruning) -> Store | None:
     aside = _set_aside(store, pruning.invalid) if pruning.invalid else None
     for _, paths in itertools.groupby(pruning.files, key=_rank):
         store.files.each(store.files.remove, list(paths))
+    packs.remove(store, packs.stale(store))
     return aside
 
 

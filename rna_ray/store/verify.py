@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from rna_ray.errors import StoreError
-from rna_ray.store import layout, seal, weights
+from rna_ray.store import layout, packs, seal, weights
 from rna_ray.store.files import THREADS
 from rna_ray.store.footers import ends
 from rna_ray.store.parquet import Store, rows_in
@@ -78,7 +78,8 @@ def verify(
         for path, one in looked.items() if one.finding is not None
     ]  # fmt: skip
     damaged += [*_torn(looked), *_swapped(looked, named)]
-    left = _left(looked, now or time.time(), wanted)
+    counting = _counting(store) if units is None else frozenset()
+    left = _left(looked, now or time.time(), wanted, counting)
     return Verified(
         files=len(wanted), bytes=sum(info.size or 0 for info in wanted.values()),
         damaged=tuple(sorted(damaged, key=lambda one: one.file)),
@@ -121,6 +122,8 @@ def _looked_at(path: PurePosixPath, info: fs.FileInfo, units: Collection[str] | 
         return False  # a store of its own
     if path.name[:1] == ".":
         return units is None and info.type == fs.FileType.File
+    if path.parts[0] == layout.PACKS.name:
+        return units is None and info.type == fs.FileType.File
     if len(path.parts) == 2 and path.parts[0] in SCHEMAS:
         if units is None:
             return True
@@ -132,6 +135,8 @@ def _looked_at(path: PurePosixPath, info: fs.FileInfo, units: Collection[str] | 
 def _look(store: Store, path: PurePosixPath, info: fs.FileInfo) -> _Looked:
     if path.name[:1] == ".":
         return _Looked()
+    if path.parts[0] == layout.PACKS.name:
+        return _pack(store, path)
     return _rows(store, path, info) if path.parts[0] in SCHEMAS else _weights(store, path, info)
 
 
@@ -187,6 +192,14 @@ def _check_rows(view: str, stem: str, table: pa.Table) -> None:
         raise ValueError(f"it holds rows of {others[0]}")
     if view in _RECORD_VIEWS and table.num_rows != 1:
         raise ValueError(f"a record is one row, here are {table.num_rows}")
+
+
+def _pack(store: Store, path: PurePosixPath) -> _Looked:
+    """Look at the rows of a pack; what is said of them without being so is a leftover."""
+    pack = next((one for one in packs.known(store) if one.rows == path), None)
+    if pack is None or not pack.sha256 or weights.sha256(store, path) in (pack.sha256, None):
+        return _Looked()
+    return _Looked(finding=Finding(file=str(path), why="is damaged: its SHA-256 is not the one that was written"))
 
 
 def _weights(store: Store, path: PurePosixPath, info: fs.FileInfo) -> _Looked:
@@ -292,7 +305,17 @@ def _swapped(looked: _All, named: Mapping[PurePosixPath, str]) -> Iterator[Findi
             yield Finding(file=str(path), why=why, unit=one.unit, view="trials")
 
 
-def _left(looked: _All, now: float, infos: Mapping[PurePosixPath, fs.FileInfo]) -> Iterator[Finding]:
+def _counting(store: Store) -> frozenset[PurePosixPath]:
+    """Return the files of the packs that count."""
+    old = {pack.rows for pack in packs.stale(store)}
+    return frozenset(
+        path for pack in packs.known(store) if pack.rows not in old for path in (pack.rows, pack.facts)
+    )
+
+
+def _left(
+    looked: _All, now: float, infos: Mapping[PurePosixPath, fs.FileInfo], counting: Collection[PurePosixPath]
+) -> Iterator[Finding]:
     """Yield the files that nothing refers to, those of units that are not finished excepted: they may go on."""
     records = {(one.view, one.unit): one for _, one in _records(looked)}
     named = {path for _, one in _records(looked) for path in _weights_of(one)}
@@ -302,6 +325,8 @@ def _left(looked: _All, now: float, infos: Mapping[PurePosixPath, fs.FileInfo]) 
         why = None
         if path.name[:1] == ".":
             why = "was being written by a process that died"
+        elif path.parts[0] == layout.PACKS.name:
+            why = None if path in counting else "is of a pack that counts no more"
         elif one.view in DETAILS:
             record = records.get((DETAILS[one.view], one.unit))
             if record is None:

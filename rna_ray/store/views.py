@@ -9,13 +9,15 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rna_ray.errors import StoreError
-from rna_ray.store import layout
+from rna_ray.store import packs
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, RECORDS, SCHEMAS
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow.dataset as datasets
+
+_KEY = "unit_id"
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
@@ -30,11 +32,14 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     # One look for all views: they agree. All records are listed before any details, and on a remote store at once.
     records = list(dict.fromkeys(RECORDS.values()))
     done = dict(zip(records, store.files.each(store.done, records), strict=True))
-    views = list(SCHEMAS)
-    found = store.files.each(lambda view: _rows(store, view, done.get(DETAILS.get(view, view))), views)
+    views, known = list(SCHEMAS), packs.known(store)
+    found = store.files.each(lambda view: _rows(store, view, done.get(DETAILS.get(view, view)), known), views)
     for view, rows in zip(views, found, strict=True):
         connection.register(view, rows)
     for setting in (
+        # How many rows lie behind a view DuckDB cannot see, and takes the least: so a join keeps its order as written,
+        # and what stands on its right is held in memory.
+        "disabled_optimizers = 'join_order,build_side_probe_side'",
         "temp_directory = ''",  # else ./.tmp, which it may read and write whatever is shut off
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
@@ -57,18 +62,26 @@ def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
         raise StoreError(f"the rows of {store.uri} cannot be read: {why}; rna-ray verify says which file") from error
 
 
-def _rows(store: Store, view: str, done: set[str] | None) -> pa.Table | datasets.Dataset:
+def _rows(
+    store: Store, view: str, done: set[str] | None, known: Sequence[packs.Pack]
+) -> pa.Table | datasets.Dataset:
     """Return the view's rows, read when they are asked for."""
     import pyarrow.dataset as datasets  # brings pandas along, a second that only questions should cost
 
-    paths = [layout.rows_file(view, stem) for stem in store.counted(view, done).values()]
+    paths = packs.sources(store, view, store.counted(view, done).values(), known)
     if not paths:
         return SCHEMAS[view].empty_table()
     verified = datasets.ParquetFragmentScanOptions(page_checksum_verification=True)
-    form = datasets.ParquetFileFormat(default_fragment_scan_options=verified)
+    form = datasets.ParquetFileFormat(
+        # A unit's id once, and then its number: joins look at ids, of which a pack has as many as rows.
+        read_options=datasets.ParquetReadOptions(dictionary_columns={_KEY}), default_fragment_scan_options=verified
+    )  # fmt: skip
+    schema = SCHEMAS[view]
+    if (at := schema.get_field_index(_KEY)) >= 0:
+        schema = schema.set(at, pa.field(_KEY, pa.dictionary(pa.int32(), pa.string())))
 
     def reads(names: Sequence[str], filesystem: fs.FileSystem) -> datasets.Dataset:
-        return datasets.FileSystemDataset.from_paths(names, schema=SCHEMAS[view], format=form, filesystem=filesystem)
+        return datasets.FileSystemDataset.from_paths(names, schema=schema, format=form, filesystem=filesystem)
 
     if store.files.local:
         return reads([store.files.full(path) for path in paths], store.files.filesystem)

@@ -395,6 +395,26 @@ def test_a_whole_store_verifies(rna: Rna, done: Path) -> None:
     is_one_sentence(rna("verify", "--store", "none"), "there is no store at none")
 
 
+def test_a_store_is_packed_and_a_damaged_pack_is_taken_out(
+    rna: Rna, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = "done: nothing to pack, as no view has 100 files that are in no pack\n"
+    assert rna("compact", "--store", done).out == nothing
+    is_one_sentence(rna("compact", "--store", "none"), "there is no store at none")
+    table = rna("table", "one", "--store", done).out
+    monkeypatch.setattr("rna_ray.store.packs.LOOSE", 1)
+    packed = json.loads(rna("compact", "--store", done, "--json").out)["packs"]
+    assert {"view": "examples", "files": 1, "bytes": packed[-2]["bytes"]} in packed
+    assert rna("table", "one", "--store", done).out == table
+    (path,) = (done / "packs").glob("examples.*.parquet")
+    truncate(path)
+    is_one_sentence(rna("table", "one", "--store", done), f"the store's file {path.resolve()} is damaged: rna-ray ver")
+    lines = rna("verify", "--remove", "--store", done).out.splitlines()
+    assert lines[0].startswith(f"damaged  packs/{path.name} is damaged")
+    assert lines[-1] == "removed; rna-ray compact --store done does them again"
+    assert rna("table", "one", "--store", done).out == table
+
+
 def test_rows_that_are_truncated_are_said_and_done_again(rna: Rna, done: Path) -> None:
     (path,) = (done / "examples").iterdir()
     truncate(path)

@@ -10,8 +10,7 @@ WITH cells AS (
         -- A millionth more than the radius: distances are stored in single precision.
         avg(CASE WHEN CASE threat WHEN 'l2' THEN l2 ELSE linf END <= 1.000001 * radius
             THEN score ELSE natural_score END) AS score
-    FROM scores JOIN cells USING (cell) CROSS JOIN radii
-    WHERE answer = 'expected'
+    FROM scores('expected') JOIN cells USING (cell) CROSS JOIN radii
     GROUP BY ALL
 )
 SELECT cell AS number, threat, radius AS x, count(*) AS n, round(avg(score), 12) AS accuracy

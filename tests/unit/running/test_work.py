@@ -310,11 +310,12 @@ def test_compiling_falls_back_where_there_is_no_compiler(
 ) -> None:
     network = inputs.built(train().settings, "unit")
     monkeypatch.setattr(inputs.shutil, "which", lambda name: None)
-    assert inputs.compiled(network, True, torch.device("cpu")) is network
-    assert "compile: it takes one of g++, clang++, c++ and " in caplog.text
+    assert inputs.compiled(network, True, torch.device("cuda")) is network
+    assert "compile: it takes one of gcc, clang, cc and " in caplog.text
     assert "Python.h, so the network runs uncompiled" in caplog.text
     caplog.clear()
-    assert inputs.compiled(network, False, torch.device("cpu")) is network and not caplog.text
+    for asked, device in ((False, "cuda"), (True, "cpu")):  # a CPU never compiles
+        assert inputs.compiled(network, asked, torch.device(device)) is network and not caplog.text
 
 
 def test_compiling_falls_back_where_there_is_no_python_h(
@@ -323,8 +324,8 @@ def test_compiling_falls_back_where_there_is_no_python_h(
     network = inputs.built(train().settings, "unit")
     monkeypatch.setattr(inputs.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(inputs.sysconfig, "get_path", lambda name: str(tmp_path))
-    assert inputs.compiled(network, True, torch.device("cpu")) is network
-    assert f"c++ and {tmp_path}/Python.h, so the network runs uncompiled" in caplog.text
+    assert inputs.compiled(network, True, torch.device("cuda")) is network
+    assert f"cc and {tmp_path}/Python.h, so the network runs uncompiled" in caplog.text
 
 
 def test_images_that_are_not_those_of_the_plan_are_refused(do: Perform, store: Store) -> None:

@@ -1,0 +1,209 @@
+"""Packs: the rows of many small files in one large file, which questions read in their stead.
+
+A pack is a copy. The units' own files stay, and they alone say what is done; a pack counts while each file that it
+copies is there as it was, by size and time. So nothing is lost wherever the writing of one ends, and nothing that
+changes later is answered from a copy.
+
+    packs/<view>.<digest>.parquet   the rows
+    packs/<view>.<digest>.json      written last: the SHA-256 of the rows, and each file copied with its size and time
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rna_ray.store import layout
+from rna_ray.store.parquet import Store
+from rna_ray.store.records import SCHEMAS
+
+LOOSE = 100
+"""Fewer files than this are as quick to read as a pack of them."""
+PACKS = 8
+"""From so many packs of a view on, all its rows are packed anew, as one."""
+ROWS = 1 << 20
+"""The rows of a row group, at most: large enough to decode fast, small enough to read by several threads."""
+_AT_ONCE = 256
+
+Report = Callable[[int, int], None]
+Copied = Mapping[str, tuple[int, int]]
+"""The size in bytes and the time in nanoseconds of each file, by its stem."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pack:
+    """A pack as its own file of facts has it; `copied` and `sha256` are empty where that file is damaged."""
+
+    view: str
+    digest: str
+    copied: Copied
+    sha256: str
+
+    @property
+    def rows(self) -> PurePosixPath:
+        """Where its rows lie."""
+        return layout.pack_file(self.view, self.digest, ".parquet")
+
+    @property
+    def facts(self) -> PurePosixPath:
+        """Where it is said what it copies."""
+        return layout.pack_file(self.view, self.digest, ".json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What was done for a view."""
+
+    view: str
+    files: int
+    """How many files the new pack copies."""
+    bytes: int
+    """The size of the new pack."""
+
+
+def sources(store: Store, view: str, stems: Iterable[str], packs: Iterable[Pack]) -> list[PurePosixPath]:
+    """Return the files to read for the rows of a view that count, by their stems: packs that count, and the rest."""
+    loose, found = dict.fromkeys(stems), []
+    if packs := sorted((pack for pack in packs if pack.view == view), key=lambda pack: -len(pack.copied)):
+        there = _there(store, view, loose)
+        for pack in packs:
+            if _counts(pack, there) and loose.keys() >= pack.copied.keys():
+                found.append(pack.rows)
+                loose = {stem: None for stem in loose if stem not in pack.copied}
+    return [*found, *(layout.rows_file(view, stem) for stem in loose)]
+
+
+def known(store: Store) -> list[Pack]:
+    """Return the packs of a store that have rows and facts, whether or not they count."""
+    there = set(store.files.names(layout.PACKS))
+    names = sorted(found for name in there if (found := layout.pack_name(name)) is not None)
+    packs = store.files.each(lambda name: _read(store, *name), names)
+    return [pack for pack in packs if pack.rows.name in there]
+
+
+def stale(store: Store) -> list[Pack]:
+    """Return the packs that count no more: files that they copy changed or went, or a larger pack copies them too."""
+    packs = known(store)
+    there = {view: _there(store, view, store.counted(view).values()) for view in {pack.view for pack in packs}}
+    return [
+        pack for pack in packs
+        if not _counts(pack, there[pack.view])
+        or any(pack.view == other.view and pack.copied.items() < other.copied.items() for other in packs)
+    ]  # fmt: skip
+
+
+def remove(store: Store, packs: Iterable[Pack]) -> None:
+    """Remove packs, the facts first: without them the rows are none."""
+    for pack in packs:
+        store.files.remove(pack.facts)
+        store.files.remove(pack.rows)
+
+
+def compact(store: Store, report: Report = lambda done, total: None) -> list[Packed]:
+    """Pack the rows of the views that have many files, and return what was done; what was packed before stays so.
+
+    `report` gets the number of files copied and of all. Raises DamageError naming a file that is damaged, StoreError
+    where the store does not answer or has no room; nothing of a pack is left then.
+    """
+    remove(store, stale(store))
+    packs = known(store)
+    of = {view: [pack for pack in packs if pack.view == view] for view in SCHEMAS}
+    asked = {view: work for view in SCHEMAS if (work := _asked(store, view, of[view]))}
+    total, done, found = sum(len(copied) for copied, _ in asked.values()), 0, []
+    for view, (copied, replaced) in asked.items():
+        found.append(_pack(store, view, copied, lambda files, before=done: report(before + files, total)))
+        done += len(copied)
+        remove(store, replaced)
+    return found
+
+
+def _asked(store: Store, view: str, packs: list[Pack]) -> tuple[Copied, list[Pack]] | None:
+    """Return which files of a view are to be packed and which packs go then; None where that would be of no use."""
+    there = _there(store, view, store.counted(view).values())
+    packed = {stem for pack in packs for stem in pack.copied}
+    loose = {stem: facts for stem, facts in there.items() if stem not in packed}
+    if len(loose) < LOOSE:
+        return None
+    return (loose, []) if len(packs) + 1 < PACKS else (there, packs)
+
+
+def _pack(store: Store, view: str, copied: Copied, report: Callable[[int], None]) -> Packed:
+    pack = Pack(view=view, digest=_digest(copied), copied=copied, sha256="")
+    with store.files.appearing(pack.rows) as stream:
+        sink = _Hashed(stream)
+        with pq.ParquetWriter(
+            pa.PythonFile(sink, "w"), SCHEMAS[view], compression="zstd", write_page_checksum=True
+        ) as writer:  # fmt: skip
+            for rows in _groups(store, view, list(copied), report):
+                writer.write_table(rows, row_group_size=ROWS)
+        size = stream.tell()
+    facts = {"sha256": sink.sha256.hexdigest(), "files": copied}
+    store.put(pack.facts, json.dumps(facts).encode())
+    return Packed(view=view, files=len(copied), bytes=size)
+
+
+def _groups(store: Store, view: str, stems: list[str], report: Callable[[int], None]) -> Iterator[pa.Table]:
+    """Yield the rows of files, in their order, together where they are few."""
+    held: list[pa.Table] = []
+    for at in range(0, len(stems), _AT_ONCE):
+        for table in store.files.each(lambda stem: store.read_file(view, stem), stems[at : at + _AT_ONCE]):
+            held.append(table)
+            if sum(map(len, held)) >= ROWS:
+                yield pa.concat_tables(held)
+                held = []
+        report(min(len(stems), at + _AT_ONCE))
+    if held:
+        yield pa.concat_tables(held)
+
+
+class _Hashed:
+    """A stream that takes the SHA-256 of what is written to it."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.sha256 = stream, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self._stream.write(data)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Whoever opened the stream closes it."""
+
+
+def _read(store: Store, view: str, digest: str) -> Pack:
+    pack = Pack(view=view, digest=digest, copied={}, sha256="")
+    try:
+        said = json.loads(store.files.find(pack.facts) or b"")
+        copied = {str(stem): (int(size), int(time)) for stem, (size, time) in said["files"].items()}
+        return dataclasses.replace(pack, copied=copied, sha256=str(said["sha256"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return pack
+
+
+def _there(store: Store, view: str, stems: Iterable[str]) -> Copied:
+    """Return size and time of the files of a view that count and are there."""
+    entries = store.files.entries(layout.folder(view))
+    return {stem: entries[name] for stem in stems if (name := layout.file_name(stem)) in entries}
+
+
+def _counts(pack: Pack, there: Copied) -> bool:
+    return bool(pack.copied) and all(there.get(stem) == facts for stem, facts in pack.copied.items())
+
+
+def _digest(copied: Copied) -> str:
+    return hashlib.blake2b(json.dumps(sorted(copied.items())).encode(), digest_size=8).hexdigest()

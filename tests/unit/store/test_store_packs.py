@@ -1,0 +1,191 @@
+"""A pack answers as the files that it copies do, while they are as they were; nothing hangs on its being written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from object_store import ObjectStore
+
+from rna_ray.errors import DamageError
+from rna_ray.store import Store, connect, layout, open_store, packs, prune, verify
+
+QUESTION = """
+SELECT unit_id, example, adversarial_correct, evaluations.batch FROM examples JOIN evaluations USING (unit_id)"""
+UNITS = [f"u{at}" for at in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three files are many, and two packs."""
+    monkeypatch.setattr(packs, "LOOSE", 3)
+    monkeypatch.setattr(packs, "ROWS", 4)
+
+
+@pytest.fixture
+def filled(store: Store, evaluated: Callable[..., None]) -> Store:
+    for at, unit in enumerate(UNITS):
+        evaluated(store, unit, n=3, adversarial_correct=[at, 0, 1])
+    return store
+
+
+def answers(store: Store) -> list[tuple[Any, ...]]:
+    return connect(store).execute(f"{QUESTION} ORDER BY ALL").fetchall()
+
+
+def read(store: Store, view: str = "examples") -> tuple[int, int]:
+    """Return how many packs and how many other files a question about a view would read."""
+    found = packs.sources(store, view, store.counted(view).values(), packs.known(store))
+    packed = sum(path.parts[0] == layout.PACKS.name for path in found)
+    return packed, len(found) - packed
+
+
+def files(store: Store) -> list[str]:
+    return sorted(os.listdir(Path(store.uri, layout.PACKS))) if Path(store.uri, layout.PACKS).exists() else []
+
+
+def test_a_pack_answers_as_its_files_do_and_what_comes_later_is_read_beside_it(filled: Store, evaluated) -> None:
+    before = answers(filled)
+    done = packs.compact(filled)
+    assert [(one.view, one.files) for one in done] == [("evaluations", 5), ("examples", 5)]
+    assert [one.bytes for one in done] == [Path(filled.uri, pack.rows).stat().st_size for pack in packs.known(filled)]
+    assert answers(filled) == before and read(filled) == (1, 0) and filled.read("examples").num_rows == 15
+    evaluated(filled, "later", n=3)
+    assert read(filled) == (1, 1) and len(answers(filled)) == 18
+    assert packs.compact(filled) == []  # one more file is not many
+
+
+@pytest.mark.parametrize(
+    ("condition", "count"),
+    [("unit_id = 'u1'", 3), ("unit_id IN ('u1', 'u3', 'u9')", 6), ("unit_id > 'u2'", 6), ("unit_id LIKE 'u%'", 15),
+     ("unit_id IS NULL", 0), ("unit_id = 'u1' AND example > 0", 2), ("unit_id <> 'u1'", 12),
+     ("NOT unit_id IN ('u1')", 12)],
+)  # fmt: skip
+def test_conditions_on_ids_hold_in_files_and_in_packs(filled: Store, condition: str, count: int) -> None:
+    question = f"SELECT count(*) FROM examples WHERE {condition}"
+    for _ in range(2):
+        assert connect(filled).execute(question).fetchall() == [(count,)]
+        packs.compact(filled)
+
+
+@pytest.mark.parametrize("how", ["discarded", "done again", "touched", "taken away"])
+def test_a_pack_counts_no_more_once_a_file_of_it_is_not_what_it_was(filled: Store, evaluated, how: str) -> None:
+    packs.compact(filled)
+    path = Path(filled.files.full(layout.rows_file("examples", "u2")))
+    if how in ("discarded", "done again"):
+        filled.discard("u2", "evaluations")
+    if how == "done again":
+        evaluated(filled, "u2", n=3, adversarial_correct=[9, 9, 9])
+    if how == "touched":
+        os.utime(path, ns=(0, 0))
+    if how == "taken away":
+        path.unlink()
+    left = {"discarded": 12, "done again": 15, "touched": 15, "taken away": 12}[how]
+    assert read(filled) == (0, left // 3) and len(answers(filled)) == left
+    if how == "done again":
+        assert ("u2", 0, 9, 0) in answers(filled)
+    stale = packs.stale(filled)
+    assert "examples" in {pack.view for pack in stale}
+    packs.compact(filled)
+    assert read(filled) == (1, 0) and len(answers(filled)) == left
+    assert not {pack.rows.name for pack in stale} & set(files(filled))
+
+
+def test_many_packs_become_one(filled: Store, evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "PACKS", 3)
+    for more in range(3):
+        packs.compact(filled)
+        assert read(filled) == (more + 1 if more < 2 else 1, 0)
+        for at in range(3):
+            evaluated(filled, f"more-{more}-{at}")
+    assert len([name for name in files(filled) if name.startswith("examples.")]) == 2
+    assert len(answers(filled)) == 15 + 27
+
+
+def test_of_two_packs_of_the_same_files_the_larger_is_read(filled: Store, evaluated) -> None:
+    packs.compact(filled)
+    small = {name: Path(filled.uri, layout.PACKS, name).read_bytes() for name in files(filled)}
+    packs.remove(filled, packs.known(filled))
+    evaluated(filled, "later")
+    packs.compact(filled)
+    for name, data in small.items():  # as where a process dies before it removes what it replaced
+        Path(filled.uri, layout.PACKS, name).write_bytes(data)
+    assert read(filled) == (1, 0) and len(answers(filled)) == 18
+    packs.compact(filled)
+    assert not set(small) & set(files(filled)) and read(filled) == (1, 0)
+
+
+def test_what_fails_leaves_nothing_of_a_pack(filled: Store) -> None:
+    path = Path(filled.files.full(layout.rows_file("examples", "u3")))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DamageError, match=r"examples/u3\.parquet is damaged"):
+        packs.compact(filled)
+    assert {name.partition(".")[0] for name in files(filled)} == {"evaluations"}
+
+
+def test_a_process_that_is_killed_while_it_packs_takes_nothing_along(filled: Store) -> None:
+    before = answers(filled)
+    # It dies in the middle of the pack of `examples`, as its third group of rows is asked for.
+    program = f"""
+import os, signal
+from rna_ray.store import open_store, packs
+packs.LOOSE, packs.ROWS, packs._AT_ONCE, read = 3, 1, 1, packs.Store.read_file
+def dying(self, view, stem):
+    if (view, stem) == ("examples", "u3"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, view, stem)
+packs.Store.read_file = dying
+packs.compact(open_store({filled.uri!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert [name[:10] for name in files(filled) if name.startswith(".")] == [".examples."]
+    assert read(filled) == (0, 5) and read(filled, "evaluations") == (1, 0) and answers(filled) == before
+    packs.compact(filled)
+    assert read(filled) == (1, 0) and answers(filled) == before
+    found = verify.verify(filled, now=2e9 * 1e9)
+    assert not found.damaged and [one.why for one in found.leftovers] == ["was being written by a process that died"]
+
+
+def test_a_damaged_pack_is_found_and_taken_out(filled: Store) -> None:
+    before = answers(filled)
+    packs.compact(filled)
+    assert not verify.verify(filled, now=2e18).damaged and not verify.verify(filled, now=2e18).leftovers
+    (pack,) = [one for one in packs.known(filled) if one.view == "examples"]
+    path = Path(filled.uri, pack.rows)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    found = verify.verify(filled)
+    assert [(one.file, one.unit) for one in found.damaged] == [(str(pack.rows), None)]
+    verify.remove(filled, found)
+    assert answers(filled) == before and read(filled) == (0, 5)
+    assert [one.why for one in verify.verify(filled, now=2e18).leftovers] == ["is of a pack that counts no more"]
+    Path(filled.uri, pack.facts).write_text('{"sha256": 1, "files": {"u1": 2}}')
+    assert answers(filled) == before
+
+
+def test_pruning_takes_the_copies_along(filled: Store, rows) -> None:
+    filled.put_plan("s", rows("plans", 4, sweep="s", unit_id=UNITS[:4], kind="evaluate"))
+    packs.compact(filled)
+    prune.do(filled, prune.look(filled, unplanned=True))
+    assert files(filled) == [] and len(answers(filled)) == 12
+
+
+@pytest.mark.slow
+def test_a_pack_of_a_remote_store_is_one_object(object_store: ObjectStore, evaluated) -> None:
+    store = open_store(object_store.uri("packs"))
+    for at, unit in enumerate(UNITS):
+        evaluated(store, unit, n=3, adversarial_correct=[at, 0, 1])
+    before = answers(store)
+    packs.compact(store)
+    connection = connect(store)
+    with object_store.counted() as requests:
+        found = connection.execute(f"{QUESTION} ORDER BY ALL").fetchall()
+    assert found == before and len({request.split()[1] for request in requests}) == 2
+    assert all("/packs/packs/" in request for request in requests)
