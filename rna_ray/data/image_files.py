@@ -57,9 +57,10 @@ class ImageFiles:
 
         return self._decode(index, [cropped(draws_A4) for draws_A4 in draws_NA4])
 
-    def part(self, index: np.ndarray) -> ImageFiles:
+    def part(self, index: np.ndarray | slice) -> ImageFiles:
         """Return the images with these indices, none of them decoded."""
-        return ImageFiles(self.folder, [self.names[at] for at in index], side=self.side, shorter=self.shorter)
+        names = [self.names[at] for at in np.arange(len(self.names))[index]]
+        return ImageFiles(self.folder, names, side=self.side, shorter=self.shorter)
 
     def _decode(self, index: np.ndarray, prepare: Sequence[Callable[[Image], Image]]) -> np.ndarray:
         images = np.empty((len(index), *self.shape[1:]), np.uint8)

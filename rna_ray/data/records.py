@@ -29,8 +29,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, index: np.ndarray) -> Split:
-        """Return the examples with these indices; what lies in files stays there."""
+    def part(self, index: np.ndarray | slice) -> Split:
+        """Return the examples with these indices, a slice of them without a copy; what lies in files stays there."""
         images = self.images.part(index) if isinstance(self.images, ImageFiles) else self.images[index]
         return Split(images=images, labels=self.labels[index])
 

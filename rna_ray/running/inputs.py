@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rna_ray import data
@@ -23,6 +22,7 @@ from rna_ray.errors import CheckpointError, DamageError, DataError, NetworkError
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.randomness import Randomness
+from rna_ray.running import pages
 from rna_ray.running.tasks import Job
 from rna_ray.store import Store, layout, open_store, staging, weights
 from rna_ray.training import pretrained
@@ -36,7 +36,16 @@ COMPILES = 32
 
 @functools.lru_cache(maxsize=2)
 def dataset(name: str, digest: str, root: str | None, download: bool, side: int | None = None) -> Dataset:
-    """Return a data set; DataError where this machine's files are not those that the unit's id counts."""
+    """Return a data set, its training images in the order that tells those held out from the rest.
+
+    DataError where this machine's files are not those that the unit's id counts.
+    """
+    if data.record(name).in_files or root is None:  # nothing to decode before, or next to nothing
+        return pages.ordered(_decoded(name, digest, root, download, side))
+    return pages.shared(digest, lambda: _decoded(name, digest, root, download, side))
+
+
+def _decoded(name: str, digest: str, root: str | None, download: bool, side: int | None) -> Dataset:
     found, here = _read(name, root, download, side)
     if here != digest and root is not None and staging.remote(root):  # this machine's copy of it may be damaged
         staging.forget(name, root)
@@ -65,11 +74,9 @@ def importing(sources: Iterable[source.Source]) -> Iterator[None]:
 
 
 def training_images(settings: Mapping[str, Any], job: Job) -> tuple[Split, Split]:
-    """Return the training images and the held-out ones: parts of one order that no seed changes."""
-    train = _images(settings, job).train
-    order = Randomness(f"held-out/{settings['name']}").permutation("order", len(train))
-    held_out, rest = np.split(order, [settings["held_out"]])
-    return train.part(rest[: settings["train_examples"]]), train.part(held_out)
+    """Return the training images and the held-out ones, which are the first of an order that no seed changes."""
+    train, first = _images(settings, job).train, settings["held_out"]
+    return train.part(slice(first, first + settings["train_examples"])), train.part(slice(first))
 
 
 def test_images(job: Job) -> Split:

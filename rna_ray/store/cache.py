@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rna_ray.errors import StoreError
 
-ROOMS = ("weights", "data")
+ROOMS = ("weights", "data", "decoded")
 _DEFAULT_GB = 20.0
 _LOCK = ".lock"
 
