@@ -169,7 +169,8 @@ def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[
         connection.execute("SET VARIABLE answers = $answers", {"answers": list(answers)})
         connection.execute(sql("scores"))
         for one in dict.fromkeys(("expected", *answers)):  # the first says what was learned, whatever the answer
-            connection.execute(sql("means"), {"answer": one})
+            connection.execute("SET VARIABLE answer = $answer", {"answer": one})
+            connection.execute(sql("means"))
         for query, of in (("shared", "shared"), ("distances", "unbounded")):
             if connection.execute(f"SELECT bool_or({of}) FROM units").fetchall() == [(True,)]:
                 connection.execute(sql(query))

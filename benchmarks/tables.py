@@ -6,7 +6,8 @@ The store is made up, a file a unit in the store's layout, sealed as the store s
 networks, 50 variants by 10 seeds, or a million rows in files of 100, as a sweep on a CPU leaves them; packed is after
 `rna-ray compact`. The peer's file holds the same rows, sorted, and names variant, attack, knowledge and seed in each;
 its queries give the same numbers, which is an assertion here. Ours opens the store's views and computes the table's
-cells, then the differences of all variants to the first, without the bootstrap. It takes some 10 GB of $TMPDIR.
+cells and their spread over seeds, then the differences of all variants to the first, without the bootstrap. It takes
+some 10 GB of $TMPDIR.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ CELLS = """
 SELECT variant, attack, knowledge, count(*) AS n, round(avg(score), 9) AS accuracy, avg(clean) AS clean,
     var_samp(score) / count(*) AS squared_error, sum(path_variance) / count(*) ** 2 AS paths_error
 FROM by_example GROUP BY ALL ORDER BY ALL
+"""
+SEEDS = """
+SELECT variant, attack, knowledge, stddev_samp(accuracy) FROM (
+    SELECT variant, attack, knowledge, seed, avg(adversarial_correct / draws) AS accuracy
+    FROM read_parquet('{path}') GROUP BY ALL
+) GROUP BY ALL
 """
 DIFFERENCES = """
 SELECT a.variant, a.attack, a.knowledge, round(a.score - b.score, 9) AS difference, count(*) AS n
@@ -155,6 +162,7 @@ def peer(turn: Turn, place: Path, against: str) -> None:
         connection = duckdb.connect()
         connection.execute(BY_EXAMPLE.format(path=place / "sorted.parquet"))
         cells = connection.execute(CELLS).fetchall()
+        connection.execute(SEEDS.format(path=place / "sorted.parquet")).fetchall()
         turn(time.perf_counter() - started, said={tuple(cell[:3]): cell[4] for cell in cells})
         started = time.perf_counter()
         connection.execute(DIFFERENCES, {"against": against}).fetchall()

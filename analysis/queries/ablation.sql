@@ -33,8 +33,7 @@ WITH trained AS (
 ), by_cell AS (
     -- Rounded, because threads add up in any order: else 0.3505 is 35.0 one time and 35.1 the next.
     SELECT cell, answer, count(*) AS n, round(avg(natural_score), 12) AS natural_accuracy, round(avg(score), 12) AS accuracy,
-        var_samp(score) / count(*) AS squared_error,
-        CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END AS paths_error
+        var_samp(score) / count(*) AS squared_error, avg(path_variance) / count(*) AS paths_error
     FROM by_example GROUP BY cell, answer
 ), drawn_afresh AS (
     SELECT cell, natural_accuracy AS learned FROM by_cell WHERE answer = 'expected'
@@ -53,7 +52,8 @@ SELECT variant, attack, knowledge, nth, answer, cells.cell AS number, position,
     CASE WHEN diverged > 0 THEN 'diverged' WHEN missing > 0 THEN 'missing'
         WHEN seeds = 0 AND stopped_early > 0 THEN 'stopped early' ELSE 'finished' END AS state,
     missing, seeds, diverged, stopped_early, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
-    paths_error, coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
+    CASE WHEN NOT random THEN 0 WHEN NOT isnan(paths_error) THEN paths_error END::DOUBLE AS paths_error,
+    coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
     CASE WHEN unbounded THEN median_l2 END AS median_l2, CASE WHEN unbounded THEN median_linf END AS median_linf,
     eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes, units
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)

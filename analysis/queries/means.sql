@@ -1,6 +1,8 @@
--- Adds to the means of scores.sql those under one answer ($answer), all in one look at the store.
-INSERT INTO means
-SELECT cell, $answer, seed, example, count(*), avg(score), avg(natural_score),
-    CASE WHEN count(path_variance) = count(*) THEN sum(path_variance) / count(*) ** 2 END
-FROM scores($answer)
-GROUP BY GROUPING SETS ((cell, example), (cell, seed));
+-- Fills in by_example and by_seed of scores.sql under one answer (variable answer). Two looks at the store are quicker than one
+-- that groups in two ways.
+INSERT INTO by_example
+SELECT cell, getvariable('answer'), example, count(*), avg(score), avg(natural_score), avg(path_variance) / count(*)
+FROM scores(getvariable('answer')) GROUP BY cell, example;
+
+INSERT INTO by_seed
+SELECT cell, getvariable('answer'), seed, avg(score) FROM scores(getvariable('answer')) GROUP BY cell, seed;

@@ -1,7 +1,7 @@
 -- What the table of a sweep and its comparisons are computed from, kept for the connection: asked (the cells of sweep
 -- $sweep), units (those of them that are done), blocks (which images hang together), and scores('expected' or 'vote' or
 -- 'worst'), one row a cell, seed and example, read from the store each time that it is asked for. What is computed of them
--- in one look at the store is for means.sql, shared.sql and distances.sql to fill in.
+-- is for means.sql, shared.sql and distances.sql to fill in.
 CREATE OR REPLACE TEMP MACRO tied(counts, correct) AS
     CASE WHEN correct < list_max(counts) THEN 0 ELSE 1 / len(list_filter(counts, lambda held: held = correct)) END;
 -- Majority vote: a tie of k classes that includes the true one counts 1/k.
@@ -41,26 +41,25 @@ SELECT cell, example, max(batch) AS batch, min(start + (example - start) // batc
 FROM (SELECT *, unnest(range(start, stop)) AS example FROM units WHERE shared)
 GROUP BY cell, example;
 
--- Natural rows score the clean image. path_variance is the variance of the score over paths; null where it is not known,
--- as it is not from one draw. The smaller side of a join stands on its right (see store/views.py).
+-- Natural rows score the clean image. path_variance is the variance of the score over paths; NaN where it is not known, as
+-- it is not from one draw. The smaller side of a join stands on its right (see store/views.py).
 CREATE OR REPLACE TEMP MACRO scores(answer) AS TABLE
 SELECT cell, axes, seed, example, shared, unbounded, l2, linf, label, predictions,
     start + (example - start) // batch * batch AS block,
     scored(answer, natural_predictions, natural_correct, draws) AS natural_score,
     scored(answer, predictions, correct, draws) AS score,
-    CASE WHEN one_path THEN 0 WHEN answer = 'expected' AND draws > 1
-        THEN correct / draws * (1 - correct / draws) / (draws - 1) END::DOUBLE AS path_variance
+    CASE WHEN answer = 'expected' AND draws > 1
+        THEN (correct / draws) * (1 - correct / draws) / (draws - 1) ELSE 'nan' END::DOUBLE AS path_variance
 FROM (
     SELECT *, CASE WHEN of_clean THEN natural_correct ELSE adversarial_correct END AS correct,
         CASE WHEN of_clean THEN natural_predictions ELSE adversarial_predictions END AS predictions
     FROM examples JOIN units USING (unit_id)
 );
 
-CREATE OR REPLACE TEMP TABLE means (
-    cell INT, answer ENUM ('expected', 'vote', 'worst'), seed INT, example INT, rows INT, score DOUBLE, natural_score DOUBLE,
+CREATE OR REPLACE TEMP TABLE by_example (
+    cell INT, answer ENUM ('expected', 'vote', 'worst'), example INT, seeds INT, score DOUBLE, natural_score DOUBLE,
     path_variance DOUBLE
 );
-CREATE OR REPLACE TEMP VIEW by_example AS SELECT * EXCLUDE (seed, rows), rows AS seeds FROM means WHERE seed IS NULL;
-CREATE OR REPLACE TEMP VIEW by_seed AS SELECT cell, answer, seed, score FROM means WHERE example IS NULL;
+CREATE OR REPLACE TEMP TABLE by_seed (cell INT, answer ENUM ('expected', 'vote', 'worst'), seed INT, score DOUBLE);
 CREATE OR REPLACE TEMP TABLE shared_paths (cell INT, shared_error DOUBLE, shared_df DOUBLE);
 CREATE OR REPLACE TEMP TABLE distances (cell INT, median_l2 DOUBLE, median_linf DOUBLE);
