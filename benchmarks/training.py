@@ -54,8 +54,9 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             found = in_turn(*both, repeat=repeat, name=f"compiled, width {width}")
             compiled, eager = (side.side(values) for side, values in zip(both, found, strict=True))
         yield Comparison(
-            row=f"training step, bf16, width {width}: compiled, against eager", ours=compiled, peer=eager, unit="seconds"
-        )
+            row=f"training step, bf16, width {width}: compiled, against eager", ours=compiled, peer=eager,
+            unit="seconds",
+        )  # fmt: skip
 
 
 def apart(held: contextlib.ExitStack, job: Job) -> Apart:
