@@ -146,7 +146,8 @@ class Store:
                 return self.read_file(view, stem)
             return SCHEMAS[view].empty_table()
 
-        return pa.concat_tables([SCHEMAS[view].empty_table(), *self.files.each(rows, stems)])
+        found = (batch for table in self.files.each(rows, stems) for batch in table.to_batches())
+        return pa.Table.from_batches(found, SCHEMAS[view])  # to concatenate tables would bring pandas along
 
     def read_file(self, view: str, stem: str) -> pa.Table:
         """Return the rows of one file of a view, whether or not they count; a column that it lacks reads as null."""

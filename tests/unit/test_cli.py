@@ -382,6 +382,18 @@ def test_weights_that_are_not_those_of_the_training_fail_their_units_once(rna: R
     assert (again.code, json.loads(again.out)["ran"]) == (0, 2) and weights.read_bytes() == whole
 
 
+@pytest.mark.parametrize("command", ["plan one.yaml", "status"])
+def test_who_only_plans_or_asks_waits_for_no_heavy_library(done: Path, command: str) -> None:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(sorted({'torch', 'ray', 'pandas', 'duckdb'} & set(sys.modules))))\n"
+        "from rna_ray.cli import main; main()"
+    )
+    words = [sys.executable, "-c", code, *command.split(), "--store", done]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
 # -- files that are damaged --------------------------------------------------------------------------------------------
 
 
