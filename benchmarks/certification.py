@@ -37,8 +37,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         for precision in ("fp32", "bf16"):
             sweep = hardly_trained(width=size["width"], certification=[{**entry, "precision": precision}])
             network, unit = jobs(sweep, open_store(folder() / "certification" / precision))
-            how = "compiled" if unit.unit.settings["compile"] else "eager"
-            sides.append(held.enter_context(Apart(f"rna-ray, {precision}, {how}", repeated, network, unit, total)))
+            sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, unit, total)))
         sides.append(held.enter_context(Apart("loop of examples, textbook", loop, cifar(), size)))
         fp32, bf16, peer = (
             side.side(found)

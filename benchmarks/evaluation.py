@@ -1,24 +1,27 @@
-"""PGD-20 under eot-10, under `fixed`, and natural answers, against torchattacks on the textbook's network; in fp32.
+"""PGD-20 under eot-10, under `fixed`, and natural answers, against torchattacks on the textbook's network.
 
     python benchmarks/evaluation.py [--repeat N] [--small]
 
 Ours is an evaluate unit, as an evaluator does it: it looks the network up, attacks, answers the natural and the
 attacked images on the defender's draws, and commits its rows. The peer does the same attack on the same images, with
-the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size.
+the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size;
+ours computes in fp32, as the peer does, and in bf16.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pairs import Apart, Comparison, Turn, compared, main, times
+from pairs import Apart, Comparison, Turn, in_turn, main, times
 from subjects import cifar, folder, hardly_trained, jobs, repeated
 
+from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 25
+MINUTES = 35
 SIZES = {False: {"width": 64, "images": 64, "steps": 20}, True: {"width": 8, "images": 8, "steps": 5}}
 ANSWERS = 10
 """The draws that answer, but under `fixed`, where one does."""
@@ -28,25 +31,33 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
     images, steps = size["images"], size["steps"]
-    entry = {"examples": images, "batch": images, "checkpoint": "last", "precision": "fp32"}
-    pgd = {"attack": "pgd", "eps_255": 8, "step_255": 2, "steps": steps, **entry}
-    entries = [{**pgd, "knowledge": ["eot-10", "fixed"]}, {"attack": "natural", **entry}]
-    store = open_store(folder() / "evaluation")
-    network, *units = jobs(hardly_trained(width=size["width"], evaluation=entries), store)
+    units = {precision: asked(precision, **size) for precision in ("fp32", "bf16")}
     for name, knowledge, eot, goal in (
         (f"PGD-{steps} under eot-10", "eot-10", 10, 5.0), (f"PGD-{steps} under fixed", "fixed", 1, 2.0),
         ("natural answers", "none", 0, 2.0),
     ):  # fmt: skip
-        (unit,) = [one for one in units if one.unit.settings["knowledge"] == knowledge]
-        how = "compiled" if unit.unit.settings["compile"] else "eager"
+        row = f"{name}, {images} images"
         peer = f"torchattacks {'EOTPGD' if eot > 1 else 'PGD'}" if eot else "passes"
-        with (
-            Apart(f"rna-ray, {how}", repeated, network, unit) as ours,
-            Apart(f"{peer}, textbook", library, cifar(), size, eot) as theirs,
-        ):
-            yield compared(
-                f"{name}, {images} images", ours, theirs, unit="seconds", repeat=repeat, goal=times(goal)
-            )
+        with contextlib.ExitStack() as held:
+            sides = [
+                held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, of[knowledge]))
+                for precision, (network, of) in units.items()
+            ]
+            sides.append(held.enter_context(Apart(f"{peer}, textbook, fp32", library, cifar(), size, eot)))
+            found = in_turn(*sides, repeat=repeat, name=row)
+            fp32, bf16, theirs = (side.side(values) for side, values in zip(sides, found, strict=True))
+        yield Comparison(row=f"{row}, fp32", ours=fp32, peer=theirs, unit="seconds", goal=times(goal))
+        yield Comparison(row=f"{row}, bf16", ours=bf16, peer=theirs, unit="seconds", goal=times(goal))
+
+
+def asked(precision: str, *, width: int, images: int, steps: int) -> tuple[Job, dict[str, Job]]:
+    """Return the job of a network, and those that evaluate it in a precision, by what their attacker knows."""
+    entry = {"examples": images, "batch": images, "checkpoint": "last", "precision": precision}
+    pgd = {"attack": "pgd", "eps_255": 8, "step_255": 2, "steps": steps, **entry}
+    entries = [{**pgd, "knowledge": ["eot-10", "fixed"]}, {"attack": "natural", **entry}]
+    store = open_store(folder() / "evaluation" / precision)
+    network, *units = jobs(hardly_trained(width=width, evaluation=entries), store)
+    return network, {job.unit.settings["knowledge"]: job for job in units}
 
 
 def library(turn: Turn, root: str, size: dict[str, int], eot: int) -> None:

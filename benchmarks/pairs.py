@@ -232,14 +232,6 @@ def _measuring(pipe: Connection, function: Measuring, arguments: Sequence[Any]) 
         pipe.send(traceback.format_exc())
 
 
-def compared(
-    row: str, ours: Apart, peer: Apart, *, unit: str, repeat: int, goal: Goal | None = None
-) -> Comparison:
-    """Return the row of two sides that are measured in turn."""
-    mine, theirs = in_turn(ours, peer, repeat=repeat, name=row)
-    return Comparison(row=row, ours=ours.side(mine), peer=peer.side(theirs), unit=unit, goal=goal)
-
-
 # -- a side that is a command ------------------------------------------------------------------------------------------
 
 
