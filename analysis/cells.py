@@ -157,7 +157,7 @@ def values(held: Iterable[Cell], setting: str) -> list[str]:
 def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequence[str] = ("expected",)) -> list[Cell]:
     """Return the cells that a sweep asks for, under each of the answers, in the order of its plan.
 
-    The connection keeps the scores of this sweep under these answers, until it is asked for another's.
+    The connection keeps the means of this sweep under these answers, until it is asked for another's.
     """
     return list(_ablation(connection, sweep, tuple(answers)))
 
@@ -171,7 +171,8 @@ def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[
         for one in dict.fromkeys(("expected", *answers)):  # the first says what was learned, whatever the answer
             connection.execute("SET VARIABLE answer = $answer", {"answer": one})
             connection.execute(sql("means"))
-        for query, of in (("shared", "shared"), ("distances", "unbounded")):
+        needed = (("shared", "shared AND 'expected' IN getvariable('answers')"), ("distances", "unbounded"))
+        for query, of in needed:
             if connection.execute(f"SELECT bool_or({of}) FROM units").fetchall() == [(True,)]:
                 connection.execute(sql(query))
     except duckdb.Error as error:

@@ -52,7 +52,7 @@ _FACTS = """
 WITH sets AS (SELECT unnest($sets) AS set, unnest($units) AS unit_id)
 SELECT set, count(zero_gradients) AS looked_at, count(*) FILTER (zero_gradients > 0) AS zero,
     median(l2) AS median_l2, median(linf) AS median_linf
-FROM sets JOIN examples USING (unit_id)
+FROM examples JOIN sets USING (unit_id)
 GROUP BY set
 """
 

@@ -15,8 +15,8 @@ WITH sets AS (
 ), by_example AS (
     SELECT pair, left_side.example // batch AS block, avg(left_side.attacked) AS x,
         avg(CASE WHEN is_natural THEN right_side.clean ELSE right_side.attacked END) AS y
-    FROM pairs
-        JOIN scores AS left_side ON left_side.set = pairs.x
+    FROM scores AS left_side
+        JOIN pairs ON pairs.x = left_side.set
         JOIN scores AS right_side ON right_side.set = pairs.y
             AND right_side.network_id = left_side.network_id AND right_side.example = left_side.example
     GROUP BY pair, left_side.example, batch

@@ -24,10 +24,9 @@ WITH asked AS (
         max(value) FILTER (measure = 'prediction_b') AS prediction_b,
         max(value) FILTER (measure = 'adversarial_prediction_a') AS adversarial_a,
         max(value) FILTER (measure = 'adversarial_prediction_b') AS adversarial_b
-    FROM asked
+    FROM (SELECT unit_id, measure, example, member, other, value FROM measures WHERE probe = 'bound')
+        JOIN asked USING (unit_id)
         JOIN (SELECT unit_id, eps_255 FROM probes WHERE probe = 'bound') USING (unit_id)
-        JOIN (SELECT unit_id, measure, example, member, other, value FROM measures WHERE probe = 'bound')
-            USING (unit_id)
     GROUP BY ALL
 ), terms AS (
     -- Rounded, because threads add up in any order: else the same rows give another last digit.

@@ -11,6 +11,7 @@ WITH pairs AS (
             ON b.cell = reference AND b.answer = a.answer AND b.example = a.example
         LEFT JOIN blocks AS a_block ON a_block.cell = a.cell AND a_block.example = a.example
         LEFT JOIN blocks AS b_block ON b_block.cell = b.cell AND b_block.example = b.example
+    WHERE list_contains(getvariable('answers'), a.answer::VARCHAR)
 ), histogram AS (
     SELECT cell, reference, answer, list({'difference': difference, 'n': n}) AS differences
     FROM (

@@ -6,13 +6,13 @@
 WITH found AS (
     SELECT sweep, variant, attack, knowledge, eps_space, position, evaluated.draws, example, linf, l2,
         adversarial_correct / evaluated.draws AS attacked, natural_correct / evaluated.draws AS clean
-    FROM plans
+    FROM (
+            SELECT unit_id, example, linf, l2, adversarial_correct, natural_correct FROM examples
+        )
         JOIN (
             SELECT unit_id, draws, eps_space FROM evaluations WHERE attack <> 'natural' AND eps_255 IS NULL
         ) AS evaluated USING (unit_id)
-        JOIN (
-            SELECT unit_id, example, linf, l2, adversarial_correct, natural_correct FROM examples
-        ) USING (unit_id)
+        JOIN plans USING (unit_id)
     WHERE kind = 'evaluate'
 ), medians AS (
     SELECT sweep, variant, attack, knowledge, eps_space, min(position) AS position, max(draws) AS draws,

@@ -14,9 +14,9 @@ WITH asked AS (
         max(value) FILTER (measure = 'gradient_norm_scaled') AS gradient_norm_scaled,
         max(value) FILTER (measure = 'curvature') AS curvature,
         max(value) FILTER (measure = 'curvature_eq6') AS curvature_eq6
-    FROM asked JOIN (
+    FROM (
         SELECT unit_id, measure, example, member, layer, x, value FROM measures WHERE probe = 'smoothness'
-    ) USING (unit_id)
+    ) JOIN asked USING (unit_id)
     GROUP BY ALL
 ), compared AS (
     SELECT *, gradient_norm > 0 AS directed,

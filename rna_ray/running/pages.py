@@ -6,6 +6,7 @@ that tells those held out from those trained on, so that every part of them is a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -40,15 +41,41 @@ def shared(digest: str, decode: Callable[[], Dataset]) -> Dataset:
 
     Arrays may be written to: what is written stays in this process. Where the cache takes no file, they are its own.
     """
+    once = functools.cache(lambda: ordered(decode()))
     try:
         for _ in range(2):
-            folder = cache.kept(ROOM, digest, lambda target: _write(target, ordered(decode())))
-            if (mapped := _mapped(folder)) is not None:
+            if (mapped := _mapped(_kept(digest, once))) is not None:
                 return mapped
             cache.forget(ROOM, digest)  # it is damaged
+        why = f"what is kept at {cache.folder() / ROOM / digest} is damaged, and cannot be removed"
+    except _NotKeptError as error:
+        why = str(error)
+    log.warning("images are decoded by each process for itself: %s", why)
+    return once()
+
+
+class _NotKeptError(Exception):
+    """The cache takes no file."""
+
+
+def _kept(digest: str, once: Callable[[], Dataset]) -> Path:
+    """Return the folder of the cache that holds a data set; what decoding raises is raised as it is."""
+    raised: list[Exception] = []
+
+    def make(target: Path) -> None:
+        try:
+            found = once()
+        except Exception as error:
+            raised.append(error)
+            raise
+        _write(target, found)
+
+    try:
+        return cache.kept(ROOM, digest, make, stays=True)
     except StoreError as error:
-        log.warning("images are decoded by each process for itself: %s", error)
-    return ordered(decode())
+        if raised:
+            raise raised[0] from None
+        raise _NotKeptError(str(error)) from error
 
 
 def _write(target: Path, found: Dataset) -> None:
@@ -68,7 +95,7 @@ def _mapped(folder: Path) -> Dataset | None:
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS]
         if _checksum(arrays) != facts["blake2b"]:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     train, test = (Split(images=images, labels=labels) for images, labels in (arrays[:2], arrays[2:]))
     return Dataset(

@@ -143,15 +143,24 @@ class Files:
     @contextmanager
     def appearing(self, path: PurePosixPath) -> Iterator[BinaryIO]:
         """Give a stream whose bytes become the file at once, when the block ends well; for more than memory holds."""
-        with _one_sentence("write", self.full(path)):
-            if self.local:
-                with _appearing(Path(self.full(path))) as stream:
-                    yield stream
-                return
-            with tempfile.NamedTemporaryFile(prefix="rna-ray-") as stream:
-                yield cast(BinaryIO, stream)
-                stream.flush()
-                self.filesystem.write(self.full(path), pa.memory_map(stream.name).read_buffer())
+        if self.local:
+            with _one_sentence("write", self.full(path)), _appearing(Path(self.full(path))) as stream:
+                yield stream
+            return
+        with (
+            _one_sentence("write", f"a temporary file in {tempfile.gettempdir()}"),
+            tempfile.NamedTemporaryFile(prefix="rna-ray-") as file,
+        ):
+            yield cast(BinaryIO, file)
+            file.flush()
+            with _one_sentence("write", self.full(path)):
+                self.filesystem.write(self.full(path), pa.memory_map(file.name).read_buffer())
+
+    def touch(self, path: PurePosixPath) -> None:
+        """Give a file on a local disk the time that it is now; an object keeps that of when it was written."""
+        if self.local:
+            with _one_sentence("touch", self.full(path)), contextlib.suppress(FileNotFoundError):
+                os.utime(self.full(path))
 
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file, or a folder that lies in its place; what is not there is left so."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -30,6 +31,8 @@ PACKS = 8
 """From so many packs of a view on, all its rows are packed anew, as one."""
 ROWS = 1 << 20
 """The rows of a row group, at most: large enough to decode fast, small enough to read by several threads."""
+LEFT_SECONDS = 3600.0
+"""What counts no more is removed only after an hour: before, someone may be reading it."""
 _AT_ONCE = 256
 
 Report = Callable[[int, int], None]
@@ -88,9 +91,8 @@ def known(store: Store) -> list[Pack]:
     return [pack for pack in packs if pack.rows.name in there]
 
 
-def stale(store: Store) -> list[Pack]:
-    """Return the packs that count no more: files that they copy changed or went, or a larger pack copies them too."""
-    packs = known(store)
+def stale(store: Store, packs: Sequence[Pack]) -> list[Pack]:
+    """Return those packs that count no more: files that they copy changed or went, or a larger pack copies them too."""
     there = {view: _there(store, view, store.counted(view).values()) for view in {pack.view for pack in packs}}
     return [
         pack for pack in packs
@@ -99,11 +101,20 @@ def stale(store: Store) -> list[Pack]:
     ]  # fmt: skip
 
 
-def remove(store: Store, packs: Iterable[Pack]) -> None:
-    """Remove packs, the facts first: without them the rows are none."""
+def retire(store: Store, packs: Iterable[Pack]) -> None:
+    """Let nobody read packs from now on; who chose their rows before has an hour to do so."""
     for pack in packs:
+        store.files.touch(pack.rows)
         store.files.remove(pack.facts)
-        store.files.remove(pack.rows)
+
+
+def _sweep_up(store: Store) -> None:
+    """Remove the rows without facts that are an hour old: of packs that were retired, or never finished."""
+    there = store.files.entries(layout.PACKS)
+    for name, (_, time_ns) in there.items():
+        facts = PurePosixPath(name).with_suffix(".json").name
+        if layout.pack_name(facts) and facts not in there and time.time() - time_ns / 1e9 > LEFT_SECONDS:
+            store.files.remove(layout.PACKS / name)
 
 
 def compact(store: Store, report: Report = lambda done, total: None) -> list[Packed]:
@@ -112,7 +123,8 @@ def compact(store: Store, report: Report = lambda done, total: None) -> list[Pac
     `report` gets the number of files copied and of all. Raises DamageError naming a file that is damaged, StoreError
     where the store does not answer or has no room; nothing of a pack is left then.
     """
-    remove(store, stale(store))
+    _sweep_up(store)
+    retire(store, stale(store, known(store)))
     packs = known(store)
     of = {view: [pack for pack in packs if pack.view == view] for view in SCHEMAS}
     asked = {view: work for view in SCHEMAS if (work := _asked(store, view, of[view]))}
@@ -122,7 +134,7 @@ def compact(store: Store, report: Report = lambda done, total: None) -> list[Pac
         stems = sorted(copied, key=lambda stem: (order.get(layout.unit_of(stem), len(order)), stem))
         found.append(_pack(store, view, copied, stems, lambda files, before=done: report(before + files, total)))
         done += len(copied)
-        remove(store, replaced)
+        retire(store, replaced)
     return found
 
 
@@ -139,7 +151,7 @@ def _asked(store: Store, view: str, packs: list[Pack]) -> tuple[Copied, list[Pac
 def _order(store: Store) -> dict[str, int]:
     """Return the place of each planned unit: those of a cell of a table together, as rows are grouped faster then."""
     by = ("sweep", "variant", "attack", "knowledge", "position")
-    plans = store.read("plans", whole=True).sort_by([(name, "ascending") for name in by])
+    plans = store.read("plans", whole=True).select([*by, "unit_id"]).sort_by([(name, "ascending") for name in by])
     units = dict.fromkeys(plans["unit_id"].to_pylist())
     return {unit_id: place for place, unit_id in enumerate(units)}
 
@@ -155,21 +167,27 @@ def _pack(store: Store, view: str, copied: Copied, stems: list[str], report: Cal
                 writer.write_table(rows, row_group_size=ROWS)
         size = stream.tell()
     facts = {"sha256": sink.sha256.hexdigest(), "files": copied}
-    store.put(pack.facts, json.dumps(facts).encode())
+    try:
+        store.put(pack.facts, json.dumps(facts).encode())
+    except BaseException:
+        store.files.remove(pack.rows)
+        raise
     return Packed(view=view, files=len(copied), bytes=size)
 
 
 def _groups(store: Store, view: str, stems: list[str], report: Callable[[int], None]) -> Iterator[pa.Table]:
     """Yield the rows of files, in their order, together where they are few."""
-    held: list[pa.Table] = []
+    held, rows = [SCHEMAS[view].empty_table()], 0
     for at in range(0, len(stems), _AT_ONCE):
         for table in store.files.each(lambda stem: store.read_file(view, stem), stems[at : at + _AT_ONCE]):
-            held.append(table)
-            if sum(map(len, held)) >= ROWS:
+            if rows and rows + len(table) > ROWS:
                 yield pa.concat_tables(held)
-                held = []
+                held, rows = [], 0
+            held.append(table)
+            rows += len(table)
+        held = [pa.concat_tables(held).combine_chunks()]  # a table of one row takes as much as one of hundreds
         report(min(len(stems), at + _AT_ONCE))
-    if held:
+    if rows:
         yield pa.concat_tables(held)
 
 

@@ -106,7 +106,7 @@ def do(store: Store, pruning: Pruning) -> Store | None:
     aside = _set_aside(store, pruning.invalid) if pruning.invalid else None
     for _, paths in itertools.groupby(pruning.files, key=_rank):
         store.files.each(store.files.remove, list(paths))
-    packs.remove(store, packs.stale(store))
+    packs.retire(store, packs.stale(store, packs.known(store)))
     return aside
 
 

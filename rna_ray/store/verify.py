@@ -65,10 +65,13 @@ def verify(
     """
     found = [info for info in store.files.below(PurePosixPath(".")) if info.type != fs.FileType.NotFound]
     wanted = {PurePosixPath(info.path).relative_to(store.files.root): info for info in found}
-    wanted = {path: info for path, info in wanted.items() if _looked_at(path, info, units)}
+    copies = packs.known(store)
+    packed = {pack.rows: pack for pack in copies}
+    wanted = {path: info for path, info in wanted.items() if _looked_at(path, info, units, packed)}
     looked: dict[PurePosixPath, _Looked] = {}
     with ThreadPoolExecutor(4 if store.files.local else THREADS) as pool:
-        for path, one in zip(wanted, pool.map(lambda path: _look(store, path, wanted[path]), wanted), strict=True):
+        found_in = pool.map(lambda path: _look(store, path, wanted[path], packed), wanted)
+        for path, one in zip(wanted, found_in, strict=True):
             looked[path] = one
             report(len(looked), len(wanted))
     named = {path: sha256 for _, trial in _records(looked) for path, sha256 in _weights_of(trial).items()}
@@ -78,7 +81,8 @@ def verify(
         for path, one in looked.items() if one.finding is not None
     ]  # fmt: skip
     damaged += [*_torn(looked), *_swapped(looked, named)]
-    counting = _counting(store) if units is None else frozenset()
+    old = packs.stale(store, copies)
+    counting = {path for pack in copies if pack not in old for path in (pack.rows, pack.facts)}
     left = _left(looked, now or time.time(), wanted, counting)
     return Verified(
         files=len(wanted), bytes=sum(info.size or 0 for info in wanted.values()),
@@ -116,14 +120,18 @@ class _Looked:
     """A trial's only row."""
 
 
-def _looked_at(path: PurePosixPath, info: fs.FileInfo, units: Collection[str] | None) -> bool:
+def _looked_at(
+    path: PurePosixPath, info: fs.FileInfo, units: Collection[str] | None, packed: Mapping[PurePosixPath, packs.Pack]
+) -> bool:
     """Return whether it is a file of the store, or lies in the place of one, of the units that are asked for."""
     if path.parts[0] == layout.INVALID.name:
         return False  # a store of its own
     if path.name[:1] == ".":
         return units is None and info.type == fs.FileType.File
     if path.parts[0] == layout.PACKS.name:
-        return units is None and info.type == fs.FileType.File
+        if units is not None:
+            return path in packed and any(layout.unit_of(stem) in units for stem in packed[path].copied)
+        return info.type == fs.FileType.File
     if len(path.parts) == 2 and path.parts[0] in SCHEMAS:
         if units is None:
             return True
@@ -132,11 +140,13 @@ def _looked_at(path: PurePosixPath, info: fs.FileInfo, units: Collection[str] | 
     return weights and (units is None or path.parts[1] in units)
 
 
-def _look(store: Store, path: PurePosixPath, info: fs.FileInfo) -> _Looked:
+def _look(
+    store: Store, path: PurePosixPath, info: fs.FileInfo, packed: Mapping[PurePosixPath, packs.Pack]
+) -> _Looked:
     if path.name[:1] == ".":
         return _Looked()
     if path.parts[0] == layout.PACKS.name:
-        return _pack(store, path)
+        return _pack(store, path, packed.get(path))
     return _rows(store, path, info) if path.parts[0] in SCHEMAS else _weights(store, path, info)
 
 
@@ -194,9 +204,8 @@ def _check_rows(view: str, stem: str, table: pa.Table) -> None:
         raise ValueError(f"a record is one row, here are {table.num_rows}")
 
 
-def _pack(store: Store, path: PurePosixPath) -> _Looked:
-    """Look at the rows of a pack; what is said of them without being so is a leftover."""
-    pack = next((one for one in packs.known(store) if one.rows == path), None)
+def _pack(store: Store, path: PurePosixPath, pack: packs.Pack | None) -> _Looked:
+    """Look at the rows of a pack; any other file is a leftover, if anything."""
     if pack is None or not pack.sha256 or weights.sha256(store, path) in (pack.sha256, None):
         return _Looked()
     return _Looked(finding=Finding(file=str(path), why="is damaged: its SHA-256 is not the one that was written"))
@@ -303,14 +312,6 @@ def _swapped(looked: _All, named: Mapping[PurePosixPath, str]) -> Iterator[Findi
         one = looked.get(path)
         if one is not None and one.finding is None and one.sha256 and (why := _other_weights(one.sha256, sha256)):
             yield Finding(file=str(path), why=why, unit=one.unit, view="trials")
-
-
-def _counting(store: Store) -> frozenset[PurePosixPath]:
-    """Return the files of the packs that count."""
-    old = {pack.rows for pack in packs.stale(store)}
-    return frozenset(
-        path for pack in packs.known(store) if pack.rows not in old for path in (pack.rows, pack.facts)
-    )
 
 
 def _left(

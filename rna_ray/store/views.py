@@ -37,9 +37,9 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     for view, rows in zip(views, found, strict=True):
         connection.register(view, rows)
     for setting in (
-        # How many rows lie behind a view DuckDB cannot see, and takes the least: so a join keeps its order as written,
-        # and what stands on its right is held in memory.
-        "disabled_optimizers = 'join_order,build_side_probe_side'",
+        # How many rows lie behind a view DuckDB cannot see, and takes the least: so what a join holds in memory is the
+        # side that is written on its right.
+        "disabled_optimizers = 'build_side_probe_side'",
         "temp_directory = ''",  # else ./.tmp, which it may read and write whatever is shut off
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",

@@ -20,7 +20,7 @@ WITH asked AS (
         {quantity: 'accuracy', images: 'held-out', attack: 'adversarial',
          value: adversarial_correct / nullif(held_out, 0), n: held_out}
     ], recursive := true)
-    FROM trained JOIN epochs USING (unit_id)
+    FROM epochs JOIN trained USING (unit_id)
 )
 SELECT variant, quantity, images, attack, epoch, round(avg(value), 12) AS value,
     round(stddev_samp(value) / sqrt(count(*)), 12) AS standard_error, max(n) AS n, count(*) AS seeds,

@@ -5,13 +5,13 @@ WITH asked AS (
     FROM plans WHERE sweep = $sweep AND kind = 'probe' GROUP BY ALL
 ), by_pair AS (
     SELECT variant, path_difference, axes, pair, avg((prediction = label)::INT) AS accuracy, min(position) AS position
-    FROM asked JOIN (SELECT unit_id FROM probes WHERE probe = 'path-transfer') USING (unit_id)
-        JOIN transfers USING (unit_id)
+    FROM transfers JOIN asked USING (unit_id)
+        JOIN (SELECT unit_id FROM probes WHERE probe = 'path-transfer') USING (unit_id)
     GROUP BY ALL
 ), images AS (
     SELECT variant, path_difference, count(DISTINCT example) AS n
-    FROM asked JOIN (SELECT unit_id FROM probes WHERE probe = 'path-transfer') USING (unit_id)
-        JOIN transfers USING (unit_id)
+    FROM transfers JOIN asked USING (unit_id)
+        JOIN (SELECT unit_id FROM probes WHERE probe = 'path-transfer') USING (unit_id)
     GROUP BY ALL
 )
 SELECT variant, path_difference, round(avg(accuracy), 12) AS accuracy,

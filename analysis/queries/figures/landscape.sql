@@ -8,7 +8,7 @@ WITH asked AS (
     SELECT label, training, variant, norm, example, x, y,
         avg(value) FILTER (measure = 'loss') AS loss, avg(value) FILTER (measure = 'correct') AS accuracy,
         count(DISTINCT axes) AS seeds, min(position) AS position
-    FROM asked JOIN measures USING (unit_id) JOIN networks ON networks.id = measures.network_id
+    FROM measures JOIN asked USING (unit_id) JOIN networks ON networks.id = measures.network_id
     WHERE probe = 'landscape'
     GROUP BY ALL
 ), summed AS (

@@ -7,7 +7,7 @@ WITH asked AS (
 ), by_example AS (
     SELECT b.training, source, variant, a.norm AS source_norm, b.norm AS variant_norm, member, other, example,
         avg(value) AS cosine, count(DISTINCT axes) AS seeds, min(position) AS position
-    FROM asked JOIN measures USING (unit_id)
+    FROM measures JOIN asked USING (unit_id)
         JOIN networks AS b ON b.id = measures.network_id
         LEFT JOIN networks AS a ON a.id = measures.source_id
     WHERE probe = 'similarity' AND measure = 'cosine' AND NOT isnan(value)

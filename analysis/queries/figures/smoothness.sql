@@ -11,7 +11,7 @@ WITH asked AS (
         max(value) FILTER (measure = 'gradient_norm_eq5') AS gradient_norm_eq5,
         max(value) FILTER (measure = 'curvature') AS curvature,
         max(value) FILTER (measure = 'curvature_eq6') AS curvature_eq6
-    FROM asked JOIN measures USING (unit_id) WHERE probe = 'smoothness' GROUP BY ALL
+    FROM measures JOIN asked USING (unit_id) WHERE probe = 'smoothness' GROUP BY ALL
 ), both_sides AS (
     SELECT 'eq5' AS panel, variant, axes, position, member, layer, depth, example,
         gradient_norm AS measured, gradient_norm_eq5 AS formula FROM measured

@@ -10,7 +10,7 @@ WITH asked AS (
         y AS batch_from, split_part(measure, '_', 2) AS quantity,
         max(value) FILTER (starts_with(measure, 'batch_')) AS batch,
         max(value) FILTER (starts_with(measure, 'tracked_')) AS tracked
-    FROM asked JOIN measures USING (unit_id) JOIN networks ON networks.id = measures.network_id
+    FROM measures JOIN asked USING (unit_id) JOIN networks ON networks.id = measures.network_id
     WHERE probe = 'statistics'
     GROUP BY ALL
 ), divided AS (  -- both divisors have the norms' eps

@@ -6,7 +6,7 @@ WITH asked AS (
 ), by_example AS (
     SELECT training, variant, norm, example, x, y,
         avg(value) AS loss, count(DISTINCT axes) AS seeds, min(position) AS position
-    FROM asked JOIN measures USING (unit_id) JOIN networks ON networks.id = measures.network_id
+    FROM measures JOIN asked USING (unit_id) JOIN networks ON networks.id = measures.network_id
     WHERE probe = 'surface' AND measure = 'loss' AND NOT isnan(value) -- no plane where the gradient is zero
     GROUP BY ALL
 )

@@ -6,8 +6,8 @@ WITH asked AS (
 ), by_example AS (
     SELECT b.training, source, target, a.norm AS source_norm, b.norm AS target_norm, example,
         avg((prediction = label)::INT) AS score, avg((natural_prediction = label)::INT) AS natural_score, count(DISTINCT axes) AS seeds, min(position) AS position
-    FROM asked JOIN (SELECT unit_id FROM probes WHERE probe = 'transfer') USING (unit_id)
-        JOIN transfers USING (unit_id)
+    FROM transfers JOIN asked USING (unit_id)
+        JOIN (SELECT unit_id FROM probes WHERE probe = 'transfer') USING (unit_id)
         JOIN networks AS a ON a.id = transfers.source_id
         JOIN networks AS b ON b.id = transfers.network_id
     WHERE a.training = b.training

@@ -14,6 +14,7 @@ import pytest
 
 from rna_ray import data
 from rna_ray.data import Dataset
+from rna_ray.errors import UnreachableError
 from rna_ray.running import pages
 
 DIGEST = "0123456789abcdef" * 2
@@ -57,7 +58,7 @@ def test_what_is_written_to_an_array_stays_in_its_process(decode: Callable[[], D
     assert pages.shared(DIGEST, decode).test.images.any()
 
 
-@pytest.mark.parametrize("harm", ["a byte", "the end", "the facts", "a file"])
+@pytest.mark.parametrize("harm", ["a byte", "the end", "the facts", "a file", "all of it"])
 def test_a_damaged_copy_is_made_again(cache: Path, digits: Dataset, harm: str) -> None:
     pages.shared(DIGEST, lambda: digits)
     path = cache / ("facts.json" if harm == "the facts" else "train-images.npy")
@@ -66,6 +67,8 @@ def test_a_damaged_copy_is_made_again(cache: Path, digits: Dataset, harm: str) -
         path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
     elif harm == "a file":
         path.unlink()
+    elif harm == "all of it":  # as a power cut leaves it
+        path.write_bytes(b"")
     else:
         path.write_bytes(content[: len(content) // 2])
     found = pages.shared(DIGEST, lambda: digits)
@@ -81,6 +84,28 @@ def test_where_the_cache_takes_no_file_the_images_are_the_process_s_own(
     found = pages.shared(DIGEST, lambda: digits)
     assert same(found, pages.ordered(digits)) and not isinstance(found.train.images, np.memmap)
     assert "images are decoded by each process for itself: cannot keep" in caplog.text
+
+
+def test_what_decoding_raises_is_raised_as_it_is_and_once() -> None:
+    asked = []
+
+    def decode() -> Dataset:
+        asked.append(1)
+        raise UnreachableError("no answer")
+
+    with pytest.raises(UnreachableError, match="no answer"):
+        pages.shared(DIGEST, decode)
+    assert asked == [1]
+
+
+def test_images_in_use_do_not_give_way(
+    cache: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages.shared(DIGEST, lambda: digits)
+    monkeypatch.setenv("RNA_RAY_CACHE_GB", "0.000001")
+    program = "from rna_ray.store import cache; cache.kept('weights', 'w', lambda path: path.write_bytes(b'0' * 2000))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert cache.exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="the kernel says nothing of pages here")

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from object_store import ObjectStore
 
-from rna_ray.errors import DamageError
+from rna_ray.errors import DamageError, StoreError
 from rna_ray.store import Store, connect, layout, open_store, packs, prune, verify
 
 QUESTION = """
@@ -90,11 +91,11 @@ def test_a_pack_counts_no_more_once_a_file_of_it_is_not_what_it_was(filled: Stor
     assert read(filled) == (0, left // 3) and len(answers(filled)) == left
     if how == "done again":
         assert ("u2", 0, 9, 0) in answers(filled)
-    stale = packs.stale(filled)
+    stale = packs.stale(filled, packs.known(filled))
     assert "examples" in {pack.view for pack in stale}
     packs.compact(filled)
     assert read(filled) == (1, 0) and len(answers(filled)) == left
-    assert not {pack.rows.name for pack in stale} & set(files(filled))
+    assert not {pack.facts.name for pack in stale} & set(files(filled))
 
 
 def test_many_packs_become_one(filled: Store, evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,21 +105,57 @@ def test_many_packs_become_one(filled: Store, evaluated, monkeypatch: pytest.Mon
         assert read(filled) == (more + 1 if more < 2 else 1, 0)
         for at in range(3):
             evaluated(filled, f"more-{more}-{at}")
-    assert len([name for name in files(filled) if name.startswith("examples.")]) == 2
+    assert len([pack for pack in packs.known(filled) if pack.view == "examples"]) == 1
     assert len(answers(filled)) == 15 + 27
 
 
 def test_of_two_packs_of_the_same_files_the_larger_is_read(filled: Store, evaluated) -> None:
     packs.compact(filled)
     small = {name: Path(filled.uri, layout.PACKS, name).read_bytes() for name in files(filled)}
-    packs.remove(filled, packs.known(filled))
+    for name in small:
+        Path(filled.uri, layout.PACKS, name).unlink()
     evaluated(filled, "later")
     packs.compact(filled)
     for name, data in small.items():  # as where a process dies before it removes what it replaced
         Path(filled.uri, layout.PACKS, name).write_bytes(data)
     assert read(filled) == (1, 0) and len(answers(filled)) == 18
     packs.compact(filled)
-    assert not set(small) & set(files(filled)) and read(filled) == (1, 0)
+    assert not {name for name in small if name in files(filled) and name.endswith(".json")} and read(filled) == (1, 0)
+
+
+def test_who_chose_a_pack_has_an_hour_to_read_it(filled: Store, evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs.compact(filled)
+    connection = connect(filled)
+    filled.discard("u0", "evaluations")
+    for at in range(3):
+        evaluated(filled, f"later-{at}")
+    packs.compact(filled)
+    assert connection.execute("SELECT count(*) FROM examples").fetchone() == (15,)
+    assert len([name for name in files(filled) if name.endswith(".parquet")]) == 4
+    monkeypatch.setattr(packs, "LEFT_SECONDS", -1.0)
+    packs.compact(filled)
+    assert len([name for name in files(filled) if name.endswith(".parquet")]) == 2
+
+
+def test_a_pack_whose_facts_find_no_room_leaves_no_rows(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Store, name: PurePosixPath, data: bytes) -> None:
+        raise StoreError("cannot write: no space left")
+
+    monkeypatch.setattr(Store, "put", full)
+    with pytest.raises(StoreError, match="no space left"):
+        packs.compact(filled)
+    assert files(filled) == []
+
+
+def test_rows_lie_in_groups_that_are_full(store: Store, evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "ROWS", 7)
+    monkeypatch.setattr(packs, "_AT_ONCE", 2)
+    for at in range(6):
+        evaluated(store, f"u{at}", n=3)
+    packs.compact(store)
+    (pack,) = [one for one in packs.known(store) if one.view == "examples"]
+    found = pq.ParquetFile(Path(store.uri, pack.rows)).metadata
+    assert [found.row_group(at).num_rows for at in range(found.num_row_groups)] == [6, 6, 6]
 
 
 def test_what_fails_leaves_nothing_of_a_pack(filled: Store) -> None:
@@ -163,6 +200,7 @@ def test_a_damaged_pack_is_found_and_taken_out(filled: Store) -> None:
     path.write_bytes(data)
     found = verify.verify(filled)
     assert [(one.file, one.unit) for one in found.damaged] == [(str(pack.rows), None)]
+    assert verify.verify(filled, {"u1"}).damaged == found.damaged and not verify.verify(filled, {"u9"}).damaged
     verify.remove(filled, found)
     assert answers(filled) == before and read(filled) == (0, 5)
     assert [one.why for one in verify.verify(filled, now=2e18).leftovers] == ["is of a pack that counts no more"]
@@ -174,7 +212,7 @@ def test_pruning_takes_the_copies_along(filled: Store, rows) -> None:
     filled.put_plan("s", rows("plans", 4, sweep="s", unit_id=UNITS[:4], kind="evaluate"))
     packs.compact(filled)
     prune.do(filled, prune.look(filled, unplanned=True))
-    assert files(filled) == [] and len(answers(filled)) == 12
+    assert packs.known(filled) == [] and len(answers(filled)) == 12
 
 
 @pytest.mark.slow
