@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from rna_ray.analysis import query
 from rna_ray.analysis.query import run
 from rna_ray.errors import QueryError
 from rna_ray.store import Store, connect
+from rna_ray.store.records import DETAILS
+
+ANALYSIS = Path(query.__file__).parent
 
 
 def ask(store: Store, sql: str, format: str = "table") -> bytes:
@@ -105,3 +112,34 @@ def test_a_damaged_page_is_one_sentence_too(small: Store) -> None:
             ask(small, "SELECT * FROM trials")
         said = str(error.value)
         assert said.startswith("a file of the store's view trials is damaged (") and "\n" not in said, at
+
+
+# -- what a join holds -------------------------------------------------------------------------------------------------
+
+_HELD = re.compile(rf"JOIN\s+(?:\(\s*SELECT[^()]*FROM\s+)?({'|'.join(DETAILS)})\b", re.IGNORECASE)
+STATEMENTS = [*ANALYSIS.rglob("*.sql"), *ANALYSIS.rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", STATEMENTS, ids=lambda path: path.relative_to(ANALYSIS).as_posix())
+def test_no_join_holds_a_row_for_each_example(path: Path) -> None:
+    # A join holds what is written on its right: of 100,000,000 rows that is more than a machine has.
+    assert not _HELD.search(path.read_text("utf-8"))
+
+
+def test_what_a_join_holds_is_what_stands_on_its_right(book: Any) -> None:
+    book.trained("BN")
+    book.cell("BN", "natural", "none", [[1] * 10])
+    connection = connect(book.close())
+    for sides in ("examples JOIN evaluations", "evaluations JOIN examples"):
+        (_, plan), *_ = connection.execute(
+            f"EXPLAIN (FORMAT json) SELECT sum(example), sum(stop) FROM {sides} USING (unit_id)"
+        ).fetchall()
+        joins = [node for node in _nodes(json.loads(plan)) if "JOIN" in node["name"]]
+        (held,) = [json.dumps(node["children"][1]) for node in joins]
+        assert ("example" in held) == sides.endswith("examples")
+
+
+def _nodes(plan: Any) -> Iterator[dict[str, Any]]:
+    for node in plan if isinstance(plan, list) else [plan]:
+        yield node
+        yield from _nodes(node.get("children", []))
