@@ -16,7 +16,6 @@ from rna_ray.analysis import render
 from rna_ray.errors import QueryError, unknown
 
 _DAMAGED = re.compile(r"Could not open Parquet input source '([^']+)'")  # pyarrow's words
-_PACK = re.compile(r"/packs/\w+\.[0-9a-f]{16}\.parquet$")
 _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed: \w+: (.+)")  # DuckDB's
 _OUTSIDE = re.compile(r"no answer|[Ee]rrno|AWS Error|cannot (read|list|look at)")  # its bytes are not to blame
 _READS = ("SELECT", "EXPLAIN", "MULTI")  # MULTI: a PIVOT, which first looks up the values that become columns
@@ -71,10 +70,8 @@ def _told() -> Iterator[None]:
 
 def reason(error: Exception) -> str | None:
     """Return which file of the store is damaged and what to do, where that is why a query failed; else None."""
-    again = "rna-ray verify --remove takes it out, and resume does it again"
+    again = "rna-ray verify --remove takes it out, and resume does again what is missing then"
     if found := _DAMAGED.search(str(error)):
-        if _PACK.search(found[1]):
-            again = "rna-ray verify --remove takes it out, and questions read the units' own files"
         return f"the store's file {found[1]} is damaged: {again}"
     if (found := _UNREADABLE.search(str(error))) and not _OUTSIDE.search(found[2]):
         return f"a file of the store's view {found[1]} is damaged ({' '.join(found[2].split())}): {again}"

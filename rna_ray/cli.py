@@ -414,8 +414,11 @@ def compact(as_json: AsJson = False, store: StoreUri = "rna-store") -> None:
     from rna_ray.store import packs
 
     opened = _existing(store)
-    with _counted("packed", shown=not as_json) as report:
-        document = show.compacted(packs.compact(opened, report))
+    try:
+        with _counted("packed", shown=not as_json) as report:
+            document = show.compacted(packs.compact(opened, report))
+    except DamageError as error:
+        raise DamageError(f"{error}; rna-ray verify --remove --store {shlex.quote(opened.uri)} takes it out") from error
     _say(document, show.compacted_text(document, opened.uri), as_json)
 
 

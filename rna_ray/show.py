@@ -357,7 +357,7 @@ def compacted_text(document: Document, uri: str) -> str:
     if not document["packs"]:
         return f"{uri}: nothing to pack, as no view has {LOOSE} files that are in no pack"
     return "\n".join(
-        f"{one['view']}: the rows of {one['files']:,} files in one of {one['bytes'] / 1e6:,.1f} MB"
+        f"{one['view']}: the rows of {one['files']:,} files in one of {one['bytes'] / 1e6:,.2f} MB"
         for one in document["packs"]
     )
 

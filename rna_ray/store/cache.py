@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,14 +40,14 @@ def folder() -> Path:
 
 def limit_bytes() -> int:
     """Return how much the cache may hold; StoreError where RNA_RAY_CACHE_GB is no number."""
-    given = os.environ.get("RNA_RAY_CACHE_GB", str(_DEFAULT_GB))
+    given = os.environ.get("RNA_RAY_CACHE_GB") or str(_DEFAULT_GB)
     try:
         found = float(given)
     except ValueError:
         found = -1.0
     if not found >= 0:
         raise StoreError(f"RNA_RAY_CACHE_GB is {given!r}: give a number of gigabytes, such as 20")
-    return int(found * 1e9)
+    return sys.maxsize if found == float("inf") else int(found * 1e9)
 
 
 def kept(room: str, name: str, make: Callable[[Path], None], *, stays: bool = False) -> Path:

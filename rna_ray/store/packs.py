@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rna_ray.store import layout
+from rna_ray.store import layout, weights
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import SCHEMAS
 
@@ -42,7 +42,10 @@ Copied = Mapping[str, tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pack:
-    """A pack as its own file of facts has it; `copied` and `sha256` are empty where that file is damaged."""
+    """A pack as its own file of facts has it; `copied` and `sha256` are empty where that file is damaged.
+
+    The digest in its name is that of `copied`.
+    """
 
     view: str
     digest: str
@@ -118,13 +121,16 @@ def _sweep_up(store: Store) -> None:
 
 
 def compact(store: Store, report: Report = lambda done, total: None) -> list[Packed]:
-    """Pack the rows of the views that have many files, and return what was done; what was packed before stays so.
+    """Pack the rows of the views that have many files, and return what was done.
 
-    `report` gets the number of files copied and of all. Raises DamageError naming a file that is damaged, StoreError
-    where the store does not answer or has no room; nothing of a pack is left then.
+    What was packed before stays so, unless it counts no more or is damaged. `report` gets the number of files copied
+    and of all. Raises DamageError naming a file that is damaged, StoreError where the store does not answer or has no
+    room; nothing of a pack is left then.
     """
     _sweep_up(store)
-    retire(store, stale(store, known(store)))
+    packs = known(store)
+    old = stale(store, packs)
+    retire(store, [one for one in packs if one in old or weights.sha256(store, one.rows) != one.sha256])
     packs = known(store)
     of = {view: [pack for pack in packs if pack.view == view] for view in SCHEMAS}
     asked = {view: work for view in SCHEMAS if (work := _asked(store, view, of[view]))}
@@ -218,9 +224,11 @@ def _read(store: Store, view: str, digest: str) -> Pack:
     try:
         said = json.loads(store.files.find(pack.facts) or b"")
         copied = {str(stem): (int(size), int(time)) for stem, (size, time) in said["files"].items()}
-        return dataclasses.replace(pack, copied=copied, sha256=str(said["sha256"]))
+        if _digest(copied) == digest:
+            return dataclasses.replace(pack, copied=copied, sha256=str(said["sha256"]))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return pack
+        pass
+    return pack
 
 
 def _there(store: Store, view: str, stems: Iterable[str]) -> Copied:

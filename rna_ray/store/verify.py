@@ -97,7 +97,10 @@ def remove(store: Store, found: Verified) -> None:
         if one.unit is not None and one.view is not None:
             store.discard(one.unit, one.view)
     for one in (*found.damaged, *found.leftovers):
-        store.files.remove(PurePosixPath(one.file))
+        path = PurePosixPath(one.file)
+        store.files.remove(path)
+        if path.parts[0] == layout.PACKS.name:  # rows and facts of a pack are nothing without each other
+            store.files.remove(path.with_suffix(".json"))
 
 
 # -- one file ----------------------------------------------------------------------------------------------------------

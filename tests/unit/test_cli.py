@@ -420,7 +420,7 @@ def test_a_store_is_packed_and_a_damaged_pack_is_taken_out(
     assert rna("table", "one", "--store", done).out == table
     (path,) = (done / "packs").glob("examples.*.parquet")
     truncate(path)
-    said = "is damaged: rna-ray verify --remove takes it out, and questions read the units' own files\n"
+    said = "is damaged: rna-ray verify --remove takes it out, and resume does again what is missing then\n"
     is_one_sentence(rna("table", "one", "--store", done), f"{path.resolve()} {said}")
     lines = rna("verify", "--remove", "--store", done).out.splitlines()
     assert lines[0].startswith(f"damaged  packs/{path.name} is damaged")

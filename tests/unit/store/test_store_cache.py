@@ -146,6 +146,12 @@ def test_a_bound_that_is_no_number_is_a_mistake(given: str, monkeypatch: pytest.
         cache.limit_bytes()
 
 
+@pytest.mark.parametrize(("given", "limit"), [("", 20e9), ("2.5", 2.5e9), ("0", 0), ("inf", sys.maxsize)])
+def test_a_bound_may_be_none(given: str, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNA_RAY_CACHE_GB", given)
+    assert cache.limit_bytes() == limit
+
+
 def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RNA_RAY_CACHE", str(tmp_path / "file"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -203,9 +204,32 @@ def test_a_damaged_pack_is_found_and_taken_out(filled: Store) -> None:
     assert verify.verify(filled, {"u1"}).damaged == found.damaged and not verify.verify(filled, {"u9"}).damaged
     verify.remove(filled, found)
     assert answers(filled) == before and read(filled) == (0, 5)
-    assert [one.why for one in verify.verify(filled, now=2e18).leftovers] == ["is of a pack that counts no more"]
-    Path(filled.uri, pack.facts).write_text('{"sha256": 1, "files": {"u1": 2}}')
-    assert answers(filled) == before
+    assert not verify.verify(filled, now=2e18).leftovers and not Path(filled.uri, pack.facts).exists()
+
+
+def test_compacting_takes_a_damaged_pack_out_and_makes_another(filled: Store) -> None:
+    before = answers(filled)
+    packs.compact(filled)
+    (pack,) = [one for one in packs.known(filled) if one.view == "examples"]
+    os.truncate(Path(filled.uri, pack.rows), 200)
+    assert [one.view for one in packs.compact(filled)] == ["examples"] and answers(filled) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda said: {**said, "files": dict([*said["files"].items()][1:])}, lambda said: {**said, "files": {"u1": 2}},
+     lambda said: {"files": said["files"]}, lambda said: [], lambda said: None],
+)  # fmt: skip
+def test_facts_that_are_not_those_of_the_pack_count_for_nothing(filled: Store, change: Callable[[Any], Any]) -> None:
+    before = answers(filled)
+    packs.compact(filled)
+    (pack,) = [one for one in packs.known(filled) if one.view == "examples"]
+    facts = Path(filled.uri, pack.facts)
+    facts.write_text(json.dumps(change(json.loads(facts.read_text()))))
+    assert answers(filled) == before and read(filled) == (0, 5)
+    assert "is of a pack that counts no more" in {one.why for one in verify.verify(filled, now=2e18).leftovers}
+    packs.compact(filled)
+    assert answers(filled) == before and read(filled) == (1, 0)
 
 
 def test_pruning_takes_the_copies_along(filled: Store, rows) -> None:
