@@ -9,6 +9,7 @@ compiled on GPUs alone; `compiled` is what that would give here. An epoch is one
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -83,7 +84,7 @@ def job(
     )  # fmt: skip
     if gpu:
         sweep = {**sweep, "resources": {"train": {"cpu": 1, "gpu": 1}}}
-    (found,) = jobs(sweep, open_store(folder() / "training"))
+    (found,) = jobs(sweep, open_store(tempfile.mkdtemp(dir=folder())))  # in one store a unit is done once
     return found
 
 
