@@ -63,6 +63,10 @@ class UnreachableError(StoreError):
     """A store that does not answer, however often it is asked; nothing is wrong with the unit that asked."""
 
 
+class CacheError(StoreError):
+    """A machine's cache that takes no file."""
+
+
 class CheckpointError(UserError):
     """Weights that are missing, damaged, or do not fit their network."""
 

@@ -26,7 +26,6 @@ WITH trained AS (
         any_value(threat) AS threat, any_value(attack_mode) AS attack_mode, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
         max(batch) FILTER (coalesce(batch_statistics, eval_mode <> 'eval')) AS batch_statistics,
-        bool_or(evaluations.attack <> 'natural' AND eps_255 IS NULL) AS unbounded,
         list(DISTINCT evaluations.unit_id ORDER BY evaluations.unit_id) FILTER (evaluations.unit_id IS NOT NULL) AS units
     FROM asked LEFT JOIN evaluations USING (unit_id) LEFT JOIN trained USING (variant, axes) CROSS JOIN halted
     GROUP BY ALL
@@ -54,7 +53,7 @@ SELECT variant, attack, knowledge, nth, answer, cells.cell AS number, position,
     missing, seeds, diverged, stopped_early, coalesce(n, 0) AS n, draws, natural_accuracy, accuracy, squared_error,
     CASE WHEN NOT random THEN 0 WHEN NOT isnan(paths_error) THEN paths_error END::DOUBLE AS paths_error,
     coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
-    CASE WHEN unbounded THEN median_l2 END AS median_l2, CASE WHEN unbounded THEN median_linf END AS median_linf,
+    median_l2, median_linf,
     eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes, units
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)

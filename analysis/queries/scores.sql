@@ -25,7 +25,7 @@ WITH named AS (
 SELECT *, dense_rank() OVER (ORDER BY variant, attack, knowledge, nth)::INT AS cell FROM named;
 
 CREATE OR REPLACE TEMP TABLE units AS
-SELECT cell, axes, dense_rank() OVER (ORDER BY axes)::INT AS seed, unit_id, start, stop, greatest(batch, 1) AS batch,
+SELECT cell, dense_rank() OVER (ORDER BY axes)::INT AS seed, unit_id, start, stop, greatest(batch, 1) AS batch,
     evaluations.attack = 'natural' AS of_clean, evaluations.attack <> 'natural' AND eps_255 IS NULL AS unbounded,
     -- Images of a batch hang together where they share a path, or statistics of the batch, be it while attacked. Under
     -- `fixed`, an attack along one path a batch is answered on that path.
@@ -44,7 +44,7 @@ GROUP BY cell, example;
 -- Natural rows score the clean image. path_variance is the variance of the score over paths; NaN where it is not known, as
 -- it is not from one draw. The smaller side of a join stands on its right (see store/views.py).
 CREATE OR REPLACE TEMP MACRO scores(answer) AS TABLE
-SELECT cell, axes, seed, example, shared, unbounded, l2, linf, label, predictions,
+SELECT cell, seed, example, shared, unbounded, l2, linf, label, predictions,
     start + (example - start) // batch * batch AS block,
     scored(answer, natural_predictions, natural_correct, draws) AS natural_score,
     scored(answer, predictions, correct, draws) AS score,

@@ -17,7 +17,7 @@ import numpy as np
 
 from rna_ray.data import Dataset, Split
 from rna_ray.data.image_files import ImageFiles
-from rna_ray.errors import StoreError
+from rna_ray.errors import CacheError
 from rna_ray.randomness import Randomness
 from rna_ray.store import cache
 
@@ -44,38 +44,15 @@ def shared(digest: str, decode: Callable[[], Dataset]) -> Dataset:
     once = functools.cache(lambda: ordered(decode()))
     try:
         for _ in range(2):
-            if (mapped := _mapped(_kept(digest, once))) is not None:
+            folder = cache.kept(ROOM, digest, lambda target: _write(target, once()), stays=True)
+            if (mapped := _mapped(folder)) is not None:
                 return mapped
             cache.forget(ROOM, digest)  # it is damaged
         why = f"what is kept at {cache.folder() / ROOM / digest} is damaged, and cannot be removed"
-    except _NotKeptError as error:
+    except CacheError as error:
         why = str(error)
     log.warning("images are decoded by each process for itself: %s", why)
     return once()
-
-
-class _NotKeptError(Exception):
-    """The cache takes no file."""
-
-
-def _kept(digest: str, once: Callable[[], Dataset]) -> Path:
-    """Return the folder of the cache that holds a data set; what decoding raises is raised as it is."""
-    raised: list[Exception] = []
-
-    def make(target: Path) -> None:
-        try:
-            found = once()
-        except Exception as error:
-            raised.append(error)
-            raise
-        _write(target, found)
-
-    try:
-        return cache.kept(ROOM, digest, make, stays=True)
-    except StoreError as error:
-        if raised:
-            raise raised[0] from None
-        raise _NotKeptError(str(error)) from error
 
 
 def _write(target: Path, found: Dataset) -> None:

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rna_ray.errors import StoreError
+from rna_ray.errors import CacheError
 
 ROOMS = ("weights", "data", "decoded")
 _DEFAULT_GB = 20.0
@@ -27,7 +27,7 @@ _LOCK = ".lock"
 
 
 def folder() -> Path:
-    """Return where the cache is on this machine; StoreError where that cannot be told."""
+    """Return where the cache is on this machine; CacheError where that cannot be told."""
     given = os.environ.get("RNA_RAY_CACHE")
     if given:
         return Path(given).expanduser().absolute()
@@ -35,18 +35,18 @@ def folder() -> Path:
     try:
         return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "rna-ray"
     except RuntimeError as error:
-        raise StoreError(f"no folder for the cache ({error}): set RNA_RAY_CACHE to one") from error
+        raise CacheError(f"no folder for the cache ({error}): set RNA_RAY_CACHE to one") from error
 
 
 def limit_bytes() -> int:
-    """Return how much the cache may hold; StoreError where RNA_RAY_CACHE_GB is no number."""
+    """Return how much the cache may hold; CacheError where RNA_RAY_CACHE_GB is no number."""
     given = os.environ.get("RNA_RAY_CACHE_GB") or str(_DEFAULT_GB)
     try:
         found = float(given)
     except ValueError:
         found = -1.0
     if not found >= 0:
-        raise StoreError(f"RNA_RAY_CACHE_GB is {given!r}: give a number of gigabytes, such as 20")
+        raise CacheError(f"RNA_RAY_CACHE_GB is {given!r}: give a number of gigabytes, such as 20")
     return sys.maxsize if found == float("inf") else int(found * 1e9)
 
 
@@ -55,7 +55,7 @@ def kept(room: str, name: str, make: Callable[[Path], None], *, stays: bool = Fa
 
     `make` writes a file or a folder at the path that it gets. Other processes that want the same wait meanwhile; one
     that is killed leaves nothing that counts. What `stays` does so as long as this process lives; else it may give way
-    at any time, and is asked for again. Raises StoreError where the disk does not take it.
+    at any time, and is asked for again. Raises CacheError where the disk does not take it.
     """
     path = folder() / room / name
     lock = _lock(path)
@@ -193,6 +193,6 @@ def _one_sentence(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise StoreError(
+        raise CacheError(
             f"cannot keep {path}: {what}; set RNA_RAY_CACHE to a folder with room, RNA_RAY_CACHE_GB to what it may hold"
         ) from error

@@ -32,7 +32,7 @@ PACKS = 8
 ROWS = 1 << 20
 """The rows of a row group, at most: large enough to decode fast, small enough to read by several threads."""
 LEFT_SECONDS = 3600.0
-"""What counts no more is removed only after an hour: before, someone may be reading it."""
+"""What nothing refers to is removed only after an hour: before, someone may be reading it, or about to refer to it."""
 _AT_ONCE = 256
 
 Report = Callable[[int, int], None]
@@ -130,9 +130,9 @@ def compact(store: Store, report: Report = lambda done, total: None) -> list[Pac
     _sweep_up(store)
     packs = known(store)
     old = stale(store, packs)
-    retire(store, [one for one in packs if one in old or weights.sha256(store, one.rows) != one.sha256])
-    packs = known(store)
-    of = {view: [pack for pack in packs if pack.view == view] for view in SCHEMAS}
+    gone = [pack for pack in packs if pack in old or weights.sha256(store, pack.rows) != pack.sha256]
+    retire(store, gone)
+    of = {view: [pack for pack in packs if pack.view == view and pack not in gone] for view in SCHEMAS}
     asked = {view: work for view in SCHEMAS if (work := _asked(store, view, of[view]))}
     total, done, found = sum(len(copied) for copied, _ in asked.values()), 0, []
     order = _order(store) if asked else {}

@@ -18,11 +18,9 @@ from rna_ray.errors import StoreError
 from rna_ray.store import layout, packs, seal, weights
 from rna_ray.store.files import THREADS
 from rna_ray.store.footers import ends
+from rna_ray.store.packs import LEFT_SECONDS
 from rna_ray.store.parquet import Store, rows_in
 from rna_ray.store.records import DETAILS, RECORDS, SCHEMAS
-
-LEFT_SECONDS = 3600.0
-"""What nothing refers to is left over only after an hour: before, someone may be about to refer to it."""
 
 _RESUME = layout.resume_marker("x").name
 _RECORD_VIEWS = tuple(dict.fromkeys(RECORDS.values()))
@@ -66,7 +64,7 @@ def verify(
     found = [info for info in store.files.below(PurePosixPath(".")) if info.type != fs.FileType.NotFound]
     wanted = {PurePosixPath(info.path).relative_to(store.files.root): info for info in found}
     copies = packs.known(store)
-    packed = {pack.rows: pack for pack in copies}
+    packed = {path: pack for pack in copies for path in (pack.rows, pack.facts)}
     wanted = {path: info for path, info in wanted.items() if _looked_at(path, info, units, packed)}
     looked: dict[PurePosixPath, _Looked] = {}
     with ThreadPoolExecutor(4 if store.files.local else THREADS) as pool:
@@ -81,9 +79,7 @@ def verify(
         for path, one in looked.items() if one.finding is not None
     ]  # fmt: skip
     damaged += [*_torn(looked), *_swapped(looked, named)]
-    old = packs.stale(store, copies)
-    counting = {path for pack in copies if pack not in old for path in (pack.rows, pack.facts)}
-    left = _left(looked, now or time.time(), wanted, counting)
+    left = _left(looked, now or time.time(), wanted, packed)
     return Verified(
         files=len(wanted), bytes=sum(info.size or 0 for info in wanted.values()),
         damaged=tuple(sorted(damaged, key=lambda one: one.file)),
@@ -208,10 +204,15 @@ def _check_rows(view: str, stem: str, table: pa.Table) -> None:
 
 
 def _pack(store: Store, path: PurePosixPath, pack: packs.Pack | None) -> _Looked:
-    """Look at the rows of a pack; any other file is a leftover, if anything."""
-    if pack is None or not pack.sha256 or weights.sha256(store, path) in (pack.sha256, None):
+    """Look at the rows or the facts of a pack; any other file is a leftover, if anything."""
+    if pack is None:
         return _Looked()
-    return _Looked(finding=Finding(file=str(path), why="is damaged: its SHA-256 is not the one that was written"))
+    why = None
+    if not pack.sha256:
+        why = "is damaged: it does not say what its pack copies" if path == pack.facts else None
+    elif path == pack.rows and weights.sha256(store, path) not in (pack.sha256, None):
+        why = "is damaged: its SHA-256 is not the one that was written"
+    return _Looked(finding=Finding(file=str(path), why=why) if why else None)
 
 
 def _weights(store: Store, path: PurePosixPath, info: fs.FileInfo) -> _Looked:
@@ -318,7 +319,7 @@ def _swapped(looked: _All, named: Mapping[PurePosixPath, str]) -> Iterator[Findi
 
 
 def _left(
-    looked: _All, now: float, infos: Mapping[PurePosixPath, fs.FileInfo], counting: Collection[PurePosixPath]
+    looked: _All, now: float, infos: Mapping[PurePosixPath, fs.FileInfo], packed: Collection[PurePosixPath]
 ) -> Iterator[Finding]:
     """Yield the files that nothing refers to, those of units that are not finished excepted: they may go on."""
     records = {(one.view, one.unit): one for _, one in _records(looked)}
@@ -330,7 +331,7 @@ def _left(
         if path.name[:1] == ".":
             why = "was being written by a process that died"
         elif path.parts[0] == layout.PACKS.name:
-            why = None if path in counting else "is of a pack that counts no more"
+            why = None if path in packed else "is of a pack that counts no more"
         elif one.view in DETAILS:
             record = records.get((DETAILS[one.view], one.unit))
             if record is None:
