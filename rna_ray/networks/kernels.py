@@ -15,6 +15,8 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 _EPS = 1e-5
 """Added to variances while a kernel runs, and taken out again: a constant channel does not divide by zero."""
+_FEW = 64
+"""Up to so many pixels a channel, what a kernel costs for each channel is more than the plain formulas' passes."""
 
 
 def suit(x: torch.Tensor) -> bool:
@@ -44,13 +46,9 @@ def rescaled(
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> Pair:
-        n, channels, one = *x.shape[:2], torch.ones(x.shape[1])
-        pixels = x.shape[2] * x.shape[3]
-        _, mean, inverse = aten.native_group_norm(
-            x.contiguous(), one, torch.zeros_like(one), n, channels, pixels, channels, _EPS
-        )  # fmt: skip
+        mean, variance = (_of_few if x.shape[2] * x.shape[3] <= _FEW else _of_many)(x)
         ctx.save_for_backward(x, mean)
-        return mean, (inverse.square().reciprocal() - _EPS).clamp_min(0)
+        return mean, variance
 
     @staticmethod
     def backward(ctx: Any, to_mean: torch.Tensor, to_variance: torch.Tensor) -> torch.Tensor:
@@ -59,6 +57,21 @@ class _Moments(torch.autograd.Function):
         weight = to_variance * (2 / pixels)
         bias = to_mean / pixels - weight * mean
         return _affine(_flat(x), weight.reshape(-1), bias.reshape(-1)).view(x.shape)
+
+
+def _of_few(x: torch.Tensor) -> Pair:
+    wide = x.float()
+    mean = wide.mean((2, 3))
+    deviation = torch.linalg.vector_norm(wide - mean[:, :, None, None], dim=(2, 3))
+    return mean, deviation.square() / (x.shape[2] * x.shape[3])
+
+
+def _of_many(x: torch.Tensor) -> Pair:
+    n, channels, one = *x.shape[:2], torch.ones(x.shape[1])
+    _, mean, inverse = aten.native_group_norm(
+        x.contiguous(), one, torch.zeros_like(one), n, channels, x.shape[2] * x.shape[3], channels, _EPS
+    )  # fmt: skip
+    return mean, (inverse.square().reciprocal() - _EPS).clamp_min(0)
 
 
 class _Ends(torch.autograd.Function):
@@ -96,9 +109,17 @@ class _Rescaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, to_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, mean, inverse, weight = ctx.saved_tensors
-        to_x, to_weight, to_bias = aten.native_batch_norm_backward(
-            to_y, x, weight, None, None, mean, inverse, True, _EPS, [True, True, True]
-        )
+        if x.dtype is torch.bfloat16 and not torch.is_grad_enabled():
+            # The same by the kernel of a group norm: it adds bf16 by vectors, but has no second derivative.
+            channels, pixels = len(weight), x.shape[2] * x.shape[3]
+            to_x, to_weight, to_bias = aten.native_group_norm_backward(
+                to_y.contiguous(), x.contiguous(), mean[None], inverse[None], weight, 1, channels, pixels, channels,
+                [True, True, True],
+            )  # fmt: skip
+        else:
+            to_x, to_weight, to_bias = aten.native_batch_norm_backward(
+                to_y, x, weight, None, None, mean, inverse, True, _EPS, [True, True, True]
+            )
         return to_x, None, None, to_weight, to_bias
 
 

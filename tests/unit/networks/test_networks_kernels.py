@@ -13,6 +13,8 @@ SPACES = (
     "BN+BGN[2]+BGN8+IN+GN[4]+LN+BN(affine=false)", "RN", "RN(p=0.7)+BN", "MinMax+IN", "RN(track=true)+GN[2]", "none+LN",
 )  # fmt: skip
 EXAMPLES = 12
+SIZES = (5, 9)
+"""25 and 81 pixels a channel: few and many of them are measured in two ways."""
 
 
 def everything(layer: Norm, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -23,8 +25,9 @@ def everything(layer: Norm, x: torch.Tensor) -> dict[str, torch.Tensor]:
     y = layer(z)
     names = dict(layer.named_parameters())
     loss = (y * images(11, *x.shape[:3]).to(y)).tanh().square().sum()
+    (once,) = torch.autograd.grad(loss, z, retain_graph=True)
     to_x, *to_names = torch.autograd.grad(loss, [z, *names.values()], create_graph=True, materialize_grads=True)
-    found = {"y": y, "to_x": to_x, **{f"to_{name}": one for name, one in zip(names, to_names, strict=True)}}
+    found = {"y": y, "once": once, "to_x": to_x, **{f"to_{name}": one for name, one in zip(names, to_names, strict=True)}}
     (found["second"],) = torch.autograd.grad((to_x * images(4, *x.shape[:3]).to(x)).sum(), z)
     return {name: one.detach() for name, one in (*found.items(), *layer.named_buffers())}
 
@@ -39,18 +42,20 @@ def agree(layer: Norm, twin: Norm, x: torch.Tensor, *, within: float = 1e-5) -> 
         assert off < (10 if name == "second" else 1) * within, (name, off)
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("space", SPACES)
-def test_they_give_what_the_plain_formulas_give(space: str, training: bool) -> None:
+def test_they_give_what_the_plain_formulas_give(space: str, training: bool, size: int) -> None:
     layer, twin = norm(space), norm(space).double()
     for seed in range(2):  # in training first, so that there are statistics to answer with
-        agree(layer, twin, images(seed, EXAMPLES))
-    agree(layer.train(training), twin.train(training), images(2, EXAMPLES))
+        agree(layer, twin, images(seed, EXAMPLES, size=size))
+    agree(layer.train(training), twin.train(training), images(2, EXAMPLES, size=size))
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("space", SPACES)
-def test_they_do_so_where_pixels_tie_and_channels_are_constant(space: str) -> None:
-    x = images(3, EXAMPLES).clamp(-1, 1)
+def test_they_do_so_where_pixels_tie_and_channels_are_constant(space: str, size: int) -> None:
+    x = images(3, EXAMPLES, size=size).clamp(-1, 1)
     x[:, 2] = 0.5
     x[4] = -0.25
     agree(norm(space), norm(space).double(), x, within=1e-4)  # 1/√ε is large
@@ -72,10 +77,11 @@ def test_what_follows_may_work_in_place() -> None:
     assert torch.equal(x.grad, z.grad)
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("space", SPACES)
-def test_bfloat16_costs_its_rounding_and_no_more(space: str) -> None:
+def test_bfloat16_costs_its_rounding_and_no_more(space: str, size: int) -> None:
     """An output is rounded once, 2^-8 of it; a gradient is a sum of two that were rounded."""
-    layer, twin, x = norm(space), norm(space).double(), images(7, EXAMPLES).bfloat16()
+    layer, twin, x = norm(space), norm(space).double(), images(7, EXAMPLES, size=size).bfloat16()
     agree(layer, twin, x, within=2**-5)
     torch.testing.assert_close(layer(x).double(), twin(x.double()), rtol=2**-8, atol=1e-5)
     assert all(buffer.dtype is torch.float32 for buffer in layer.buffers())
