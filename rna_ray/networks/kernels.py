@@ -43,6 +43,11 @@ def rescaled(
     return _Rescaled.apply(_flat(x), *(row.reshape(-1) for row in rows)).view(x.shape)
 
 
+def permuted(x: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """Return the examples x[order] of a batch; order (N,) has each one once, and x[order][back] is x."""
+    return _Permuted.apply(x, order, back)
+
+
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> Pair:
@@ -132,3 +137,17 @@ def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.
     return aten.native_batch_norm(
         x, weight, bias, torch.zeros_like(weight), torch.ones_like(weight), False, 0.0, 0.0
     )[0]  # fmt: skip
+
+
+class _Permuted(torch.autograd.Function):
+    """Its gradient is permuted back; that of an index adds, as if an example could be there twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(order, back)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, to_y: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        order, back = ctx.saved_tensors
+        return permuted(to_y, back, order), None, None

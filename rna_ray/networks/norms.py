@@ -3,7 +3,8 @@
 Every member's statistics follow from the same per-(example, channel) moments by the law of total variance, and from the
 range of each channel over the batch; so a layer whose examples take different members is one computation,
 y = x·scale[n,c] + shift[n,c], with scale and shift selected by the path (RNA, Eq. 3). Where a whole batch shares one
-member, torch's own kernel computes the same numbers, if it has one.
+member, torch's own kernel computes the same numbers, if it has one; and on a CPU, where no example's answer takes
+anything from the others, those of one member are given to it together.
 """
 
 from __future__ import annotations
@@ -278,7 +279,7 @@ class Norm(nn.Module):
     """One norm layer: the members of a space at this layer, of which the path selects one for each example.
 
     `path` is None where there is one member, an int where the whole batch takes that member (torch's kernels), or an
-    int64 tensor (N,) with each example's member (one computation for every mixture). `rna_ray.networks.paths` sets it.
+    int64 tensor (N,) with each example's member. `rna_ray.networks.paths` sets it.
     """
 
     def __init__(self, channels: int, members: Sequence[LayerMember], *, name: str = "norm", eps: float = EPS) -> None:
@@ -295,7 +296,18 @@ class Norm(nn.Module):
             raise RuntimeError(f"layer {self.name} holds {len(self.members)} norms and no path says which to take")
         if isinstance(self.path, int):
             return self._whole(x, self.members[self.path])
-        return self._mixture(x, list(self.members), self.path)
+        members = list(self.members)
+        if kernels.suit(x) and not any(isinstance(one, BatchStatistics) and one.takes_batch for one in members):
+            return self._apart(x, members, self.path)
+        return self._mixture(x, members, self.path)
+
+    def _apart(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor) -> torch.Tensor:
+        """Return a batch whose examples answer each for itself: those of one member together, by torch's kernel."""
+        order = path_N.argsort(stable=True)
+        back = order.argsort()
+        parts = kernels.permuted(x, order, back).split(path_N.bincount(minlength=len(members)).tolist())
+        answers = [self._whole(part, member) for part, member in zip(parts, members, strict=True) if len(part)]
+        return kernels.permuted(torch.cat(answers), back, order)
 
     def _whole(self, x: torch.Tensor, member: Member) -> torch.Tensor:
         """Return a batch that takes one member: by torch's kernel, which knows of no other process's images."""

@@ -27,7 +27,8 @@ def everything(layer: Norm, x: torch.Tensor) -> dict[str, torch.Tensor]:
     loss = (y * images(11, *x.shape[:3]).to(y)).tanh().square().sum()
     (once,) = torch.autograd.grad(loss, z, retain_graph=True)
     to_x, *to_names = torch.autograd.grad(loss, [z, *names.values()], create_graph=True, materialize_grads=True)
-    found = {"y": y, "once": once, "to_x": to_x, **{f"to_{name}": one for name, one in zip(names, to_names, strict=True)}}
+    found = {"y": y, "once": once, "to_x": to_x}
+    found.update({f"to_{name}": one for name, one in zip(names, to_names, strict=True)})
     (found["second"],) = torch.autograd.grad((to_x * images(4, *x.shape[:3]).to(x)).sum(), z)
     return {name: one.detach() for name, one in (*found.items(), *layer.named_buffers())}
 
@@ -66,6 +67,20 @@ def test_they_do_so_however_the_batch_lies_in_memory(space: str) -> None:
     x = images(5, EXAMPLES)
     agree(norm(space), norm(space).double(), x.contiguous(memory_format=torch.channels_last))
     agree(norm(space), norm(space).double(), images(5, EXAMPLES, size=10)[:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_where_each_example_answers_for_itself_its_answer_is_its_members_to_the_bit(dtype: torch.dtype) -> None:
+    layer, x = norm(SPACES[0]), images(8, 2 * EXAMPLES, size=9)
+    everything(layer, x)
+    layer.eval()
+    path_N, x = torch.randint(len(layer.members) - 1, (len(x),)), x.to(dtype)  # the last member: nobody's
+    for path in (path_N, path_N.clamp_max(0)):
+        layer.path = path
+        together = layer(x)
+        for member in path.unique().tolist():
+            layer.path = member
+            assert torch.equal(together[path == member], layer(x)[path == member])
 
 
 def test_what_follows_may_work_in_place() -> None:
