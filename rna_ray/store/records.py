@@ -360,12 +360,13 @@ def conform(view: str, table: pa.Table) -> pa.Table:
 
 
 def _fitted(view: str, table: pa.Table, column: Column) -> pa.Array | pa.ChunkedArray:
-    given = table[column.name] if column.name in table.column_names else pa.nulls(table.num_rows)
+    at = table.schema.get_field_index(column.name)
+    given = pa.nulls(table.num_rows) if at < 0 else table.column(at)
     if not column.nullable and given.null_count:
         raise ValueError(f"column {column.name} of view {view} may not be empty, here it is in {given.null_count} rows")
     if column.type == _TEXT and given.type not in (_TEXT, pa.large_string(), pa.null()):
         raise ValueError(f"column {column.name} of view {view} holds text, not {given.type}")
     try:
-        return given.cast(column.type)
+        return given if given.type == column.type else given.cast(column.type)
     except pa.ArrowException as error:
         raise ValueError(f"column {column.name} of view {view} cannot hold what it was given: {error}") from error
