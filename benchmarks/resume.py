@@ -114,7 +114,9 @@ def made_up(view: str, count: int, **said: Any) -> pa.Table:
     """Return rows of a view, filled in where nothing is said."""
     rows = _filled(view, count)
     for name, value in said.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array([value] * count))
+        at = rows.schema.get_field_index(name)
+        field = rows.schema.field(at)
+        rows = rows.set_column(at, field, pa.array([value] * count, field.type))
     return rows
 
 

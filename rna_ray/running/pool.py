@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ LOOK_SECONDS = 2.0
 """How often new nodes are looked for."""
 IDLE_SECONDS = 30.0
 """How long an evaluator without work holds its place on a node that an autoscaler could give back."""
+TOGETHER_SECONDS, TOGETHER = 0.25, 64
+"""Units that take less than this, all told, are handed to an evaluator together, so many at most."""
 WORTH_SECONDS = 300.0
 """The work, at the assumed speed, beside which an evaluator's start, of some ten seconds, counts for little."""
 
@@ -87,16 +90,16 @@ class Room:
 
 @ray.remote
 class Evaluator:
-    """A process that keeps the networks and images of its last units, and does one unit at a time."""
+    """A process that keeps the networks and images of its last units, and does one unit after the other."""
 
     def node(self) -> str:
         """Return the id of the node that it lives on, once it lives."""
         return ray.get_runtime_context().get_node_id()
 
-    def perform(self, job: Job) -> Done:
-        from rna_ray.running.work import perform
+    def perform(self, jobs: Sequence[Job]) -> list[Done]:
+        from rna_ray.running.work import perform_all
 
-        return perform(dataclasses.replace(job, sources=own_code.arrived(job.sources)))
+        return perform_all([dataclasses.replace(job, sources=own_code.arrived(job.sources)) for job in jobs])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +114,9 @@ class _Alive:
 class Pool:
     """Evaluators that live while there is work for them and room beside the trials; a thread of the driver feeds them.
 
-    A unit is queued once its networks are trained or imported. One whose evaluator died is queued again, up to
-    `RETRIES` times, or `NODES_LOST` times where its whole node left.
+    A unit is queued once its networks are trained or imported. Those of milliseconds are handed out several at a time.
+    One whose evaluator died is queued again, up to `RETRIES` times, or `NODES_LOST` times where its whole node left;
+    it is handed out alone then, as nobody knows which of several it was.
     """
 
     def __init__(
@@ -132,7 +136,8 @@ class Pool:
                 self._enqueue(unit)
         self._starting: dict[Any, Any] = {}
         self._idle: list[_Alive] = []
-        self._busy: dict[Any, tuple[_Alive, Unit, int]] = {}
+        self._busy: dict[Any, tuple[_Alive, list[tuple[Unit, int]]]] = {}
+        self._pace = math.inf  # the seconds that a multiply-add took, as of the last call
         self._lock, self._closed, self._stopped = threading.Lock(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._looked, self._false_starts = 0.0, 0
@@ -202,7 +207,7 @@ class Pool:
                         self._collect(reference)
                     else:
                         self._welcome(reference)
-            alive = [*self._idle, *(evaluator for evaluator, _, _ in self._busy.values())]
+            alive = [*self._idle, *(evaluator for evaluator, _ in self._busy.values())]
             self._end([*self._starting.values(), *(evaluator.actor for evaluator in alive)])
         except UserError as failure:
             self.stop.ask(str(failure))
@@ -260,36 +265,66 @@ class Pool:
     def _assign(self) -> None:
         while self._idle and self._queue and not self.stop.asked:
             evaluator = self._idle.pop()
-            with self._lock:
-                unit, deaths = self._queue.popleft()
-            self.progress.begun(unit.id)
-            self._busy[evaluator.actor.perform.remote(self.tasks.job(unit))] = (evaluator, unit, deaths)
+            units = self._take()
+            self.progress.begun(units[0][0].id)  # the others as they end, so that one at a time is seen at work
+            jobs = [self.tasks.job(unit) for unit, _ in units]
+            self._busy[evaluator.actor.perform.remote(jobs)] = (evaluator, units)
+
+    def _take(self) -> list[tuple[Unit, int]]:
+        """Take from the queue what one evaluator does next: a unit, or several short ones, never all that are left."""
+        with self._lock:
+            evaluators = 1 + len(self._idle) + len(self._busy)
+            most = min(TOGETHER, len(self._queue) // (2 * evaluators))
+            taken = [self._queue.popleft()]
+            seconds = self._seconds(taken[0])
+            while len(taken) < most and (seconds := seconds + self._seconds(self._queue.first())) < TOGETHER_SECONDS:
+                taken.append(self._queue.popleft())
+        return taken
+
+    def _seconds(self, waiting: tuple[Unit, int]) -> float:
+        """Return how long a unit may take, from its cost; one that died is not to be done with others."""
+        unit, deaths = waiting
+        return math.inf if deaths else self.tasks.costs[unit.id] * self._pace
 
     def _collect(self, reference: Any) -> None:
-        evaluator, unit, deaths = self._busy.pop(reference)
+        evaluator, units = self._busy.pop(reference)
         try:
-            done = ray.get(reference)
+            ended = ray.get(reference)
             self._rest(evaluator)
+            self._pace = sum(one.seconds for one in ended) / max(1, sum(self.tasks.costs[unit.id] for unit, _ in units))
         except RayTaskError as error:
             self._rest(evaluator)
-            done = lost(self.tasks.job(unit), sentence(error))
+            ended = [lost(self.tasks.job(unit), sentence(error)) for unit, _ in units]
         except RayError as error:  # the actor, its node, or what it needed is gone
             self._end([evaluator.actor])
-            deaths += not self.left(unit, evaluator.node)
-            if deaths <= RETRIES:
-                with self._lock:
-                    self._queue.appendleft((unit, deaths))
-                return
-            done = lost(self.tasks.job(unit), sentence(error))
+            ended = [done for one in reversed(units) if (done := self._died(evaluator, one, error))]
+        if all(one.state != "stopped" for one in ended):
+            self._assign()  # the evaluator works while what it has done is counted
+        for done in ended:
+            if done.unit_id != units[0][0].id:
+                self.progress.begun(done.unit_id)
+            self._ended(done)
+
+    def _died(self, evaluator: _Alive, waiting: tuple[Unit, int], error: RayError) -> Done | None:
+        """Queue a unit again whose evaluator died; return how it ended where that was once too often."""
+        unit, deaths = waiting
+        deaths += not self.left(unit, evaluator.node)
+        if deaths > RETRIES:
+            return lost(self.tasks.job(unit), sentence(error))
+        with self._lock:
+            self._queue.appendleft((unit, deaths))
+        return None
+
+    def _ended(self, done: Done) -> None:
         if done.state == "stopped":
             self.stop.ask(done.error)
             return
         with self._lock:
-            self._ready -= self.tasks.costs[unit.id]
+            self._ready -= self.tasks.costs[done.unit_id]
             self.room.weigh(self._ready)
         self.progress.finished(done)
-        if unit.kind == "import":
-            self.trained(unit.id, done.state == "done")
+        if done.kind == "import":
+            self.trained(done.unit_id, done.state == "done")
 
 
 def _evaluator(share: Share) -> Any:

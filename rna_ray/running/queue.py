@@ -29,6 +29,11 @@ class Queue:
         self._first -= 1
         self._push(self._first, *waiting)
 
+    def first(self) -> tuple[Unit, int]:
+        """Return the next unit, which waits on; IndexError where none waits."""
+        *_, unit, deaths = self._heap[0]
+        return unit, deaths
+
     def popleft(self) -> tuple[Unit, int]:
         """Take the next unit; IndexError where none waits."""
         *_, unit, deaths = heapq.heappop(self._heap)

@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -31,7 +31,7 @@ from rna_ray.running.provenance import Started, provenance
 from rna_ray.running.tasks import Done, Job
 from rna_ray.running.watch import GRACE_SECONDS, Watch, check_in, watching
 from rna_ray.store import Store, open_store
-from rna_ray.store.records import RECORDS, from_rows
+from rna_ray.store.records import RECORDS, Views, from_rows
 from rna_ray.sweep.units import Unit, canonical
 from rna_ray.training.checkpoint import Checkpoints
 from rna_ray.training.fit import Fitted, Report, Stopped, fit, try_batch
@@ -39,8 +39,29 @@ from rna_ray.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
+Commit = Callable[[Store, Unit, Views], None]
 
-def perform(job: Job, report: Report = lambda row: None) -> Done:
+
+def commit(store: Store, unit: Unit, views: Views) -> None:
+    """Write a unit's rows, and wait until they are on the disk."""
+    store.commit(unit.id, views, record=RECORDS[unit.kind])
+
+
+def perform_all(jobs: Sequence[Job]) -> list[Done]:
+    """Do short units one after the other, each as `perform` does, and wait for the disk once for all of them."""
+    if len(jobs) == 1:
+        return [perform(jobs[0])]
+    made: list[tuple[Store, Unit, Views]] = []
+    ended = [perform(job, commit=lambda *one: made.append(one)) for job in jobs]
+    try:
+        for store, *_ in made[:1]:  # all are of one sweep, and so of one store
+            store.commit_all((unit.id, views, RECORDS[unit.kind]) for _, unit, views in made)
+    except Exception:  # of one of them: each is done once more by itself, and says so
+        return [perform(job) for job in jobs]
+    return ended
+
+
+def perform(job: Job, report: Report = lambda row: None, commit: Commit = commit) -> Done:
     """Do a unit and commit its rows; an error is recorded in the store as a failure and does not leave this function.
 
     A unit that the store holds already is left alone, and so is one whose process left because its time was up. What
@@ -49,7 +70,7 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     """
     started = time.perf_counter()
     try:
-        state, why = _performed(job, report)
+        state, why = _performed(job, report, commit)
     except StoreError as error:  # it does not answer, or cannot even take the failure
         state, why = "stopped", str(error)
     return Done(
@@ -57,7 +78,7 @@ def perform(job: Job, report: Report = lambda row: None) -> Done:
     )
 
 
-def _performed(job: Job, report: Report) -> tuple[Literal["done", "failed", "stopped"], str]:
+def _performed(job: Job, report: Report, commit: Commit) -> tuple[Literal["done", "failed", "stopped"], str]:
     """Return how a unit ended, and why; StoreError where this machine cannot use the store."""
     store, unit = open_store(job.store), job.unit
     if why := check_in(job, store):
@@ -67,7 +88,8 @@ def _performed(job: Job, report: Report) -> tuple[Literal["done", "failed", "sto
     done = store.is_done(unit.id, RECORDS[unit.kind])
     while not done:
         try:
-            _do(job, store, report)
+            if views := _do(job, store, report):
+                commit(store, unit, views)
             done = True
         except Stopped as stopped:
             return "stopped", str(stopped)
@@ -86,14 +108,14 @@ def _performed(job: Job, report: Report) -> tuple[Literal["done", "failed", "sto
     return "done", ""
 
 
-def _do(job: Job, store: Store, report: Report) -> None:
-    """Do a unit, watched over."""
+def _do(job: Job, store: Store, report: Report) -> Views | None:
+    """Do a unit, watched over, and return its rows, None where it committed them itself."""
     _settle(job)
     alone = job.unit.kind == "train" and job.workers == 1
     # Several workers watch over themselves; they come first, as they know where they were.
     limit = None if job.limit is None else job.limit + (GRACE_SECONDS if job.workers > 1 else 0.0)
     with watching(job, store, looks=alone, limit=limit) as watch, inputs.importing(job.sources.values()):
-        _DO[job.unit.kind](job, store, report, watch)
+        return _DO[job.unit.kind](job, store, report, watch)
 
 
 def _out_of_memory(job: Job, error: Exception) -> tuple[Exception, int | None]:
@@ -305,7 +327,7 @@ def _trial(unit: Unit, network: Network, fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _import(job: Job, store: Store, report: Report, watch: Watch) -> None:
+def _import(job: Job, store: Store, report: Report, watch: Watch) -> Views:
     """Take a network that was trained elsewhere into the store, once it has shown that it can be evaluated."""
     settings, started, given = job.unit.settings, Started.now(), job.unit.settings["network"]
     device, info = torch.device(job.device), data.info(settings["data"])
@@ -321,7 +343,7 @@ def _import(job: Job, store: Store, report: Report, watch: Watch) -> None:
         kernel=_kernel(network, given["paths"]),
     )
     trial = _imported_trial(job.unit, network, last) | made
-    store.commit(job.unit.id, {"trials": from_rows("trials", [trial])}, record="trials")
+    return {"trials": from_rows("trials", [trial])}
 
 
 def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
@@ -348,7 +370,7 @@ def _imported_trial(unit: Unit, network: Network, last: str) -> dict[str, Any]:
     }
 
 
-def _evaluate(job: Job, store: Store, report: Report, watch: Watch) -> None:
+def _evaluate(job: Job, store: Store, report: Report, watch: Watch) -> Views:
     settings, started = _with_batch(job.unit.settings, job.batch), Started.now()
     device = torch.device(job.device)
     network, forward, sha256 = _subject(job, {**settings, "id": settings["network"]})
@@ -381,8 +403,7 @@ def _evaluate(job: Job, store: Store, report: Report, watch: Watch) -> None:
             kernel=_kernel(network, settings["paths"]),
         ),
     }
-    views = {"examples": from_rows("examples", rows), "evaluations": from_rows("evaluations", [record])}
-    store.commit(job.unit.id, views, record="evaluations")
+    return {"examples": from_rows("examples", rows), "evaluations": from_rows("evaluations", [record])}
 
 
 def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -407,7 +428,7 @@ def _knew(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _probe(job: Job, store: Store, report: Report, watch: Watch) -> None:
+def _probe(job: Job, store: Store, report: Report, watch: Watch) -> Views:
     settings, started, device = job.unit.settings, Started.now(), torch.device(job.device)
     roles = [settings[role] for role in ("source", "network") if role in settings]
     networks, forwards, sha256s = zip(*(_subject(job, role) for role in roles), strict=True)
@@ -440,10 +461,10 @@ def _probe(job: Job, store: Store, report: Report, watch: Watch) -> None:
     transfers = [{**shared, "source_id": roles[0]["id"], **row} for row in found.rows.transfers]
     details = {"measures": measures, "transfers": transfers}
     views = {view: from_rows(view, rows) for view, rows in details.items() if rows}
-    store.commit(job.unit.id, {**views, "probes": from_rows("probes", [record])}, record="probes")
+    return {**views, "probes": from_rows("probes", [record])}
 
 
-def _certify(job: Job, store: Store, report: Report, watch: Watch) -> None:
+def _certify(job: Job, store: Store, report: Report, watch: Watch) -> Views:
     settings, started = _with_batch(job.unit.settings, job.batch), Started.now()
     device = torch.device(job.device)
     network, forward, sha256 = _subject(job, {**settings, "id": settings["network"]})
@@ -465,8 +486,7 @@ def _certify(job: Job, store: Store, report: Report, watch: Watch) -> None:
         ),
     }
     rows = [{**shared, **row} for row in found]
-    views = {"certificates": from_rows("certificates", rows), "certifications": from_rows("certifications", [record])}
-    store.commit(job.unit.id, views, record="certifications")
+    return {"certificates": from_rows("certificates", rows), "certifications": from_rows("certifications", [record])}
 
 
 def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
@@ -481,7 +501,7 @@ def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
         return *inputs.trained(*one), sha256
 
 
-_DO: Mapping[str, Callable[[Job, Store, Report, Watch], None]] = {
+_DO: Mapping[str, Callable[[Job, Store, Report, Watch], Views | None]] = {
     "train": _train, "import": _import, "evaluate": _evaluate, "probe": _probe,
     "certify": _certify,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class Files:
 
     def full(self, path: PurePosixPath) -> str:
         """Return the path as the filesystem knows it."""
-        return str(self.root / path)
+        name = str(path)
+        return str(self.root) if name == "." else posixpath.join(str(self.root), name)  # many times a unit: no Path
 
     def kind(self, path: PurePosixPath) -> fs.FileType:
         """Return whether a file, a directory or nothing is there."""
@@ -125,20 +127,36 @@ class Files:
         On a local disk of two writers one alone succeeds. An object store cannot promise that: there the later one
         may take the place of the earlier.
         """
+        return self.create_all([(path, data)])[0]
+
+    def create_all(self, files: Sequence[tuple[PurePosixPath, bytes]]) -> list[bool]:
+        """Write files, each as `create` does; the disk, or the object store, is waited for once for them all."""
         if not self.local:
-            if self.exists(path):
-                return False
-            self.write(path, data)
-            return True
-        with _one_sentence("write", self.full(path)):
-            try:
-                with _appearing(Path(self.full(path)), move=_link) as stream:
-                    stream.write(data)
-            except FileExistsError:
-                if Path(self.full(path)).is_file():
-                    return False
-                raise
-            return True
+            return self.each(self._put, files)
+        targets = [Path(self.full(path)) for path, _ in files]
+        beside: list[Path] = []
+        try:
+            for target, (_, data) in zip(targets, files, strict=True):
+                with _one_sentence("write", str(target)):
+                    _make_folder(target.parent)
+                    beside.append(target.with_name(layout.temporary(target.name)))
+                    beside[-1].write_bytes(data)
+            with _one_sentence("write", str(targets[0])):
+                _sync_all(beside)
+            created = [_link(temporary, target) for temporary, target in zip(beside, targets, strict=True)]
+            with _one_sentence("write", str(targets[0])):
+                _sync_all({target.parent for target in targets})
+        finally:
+            for temporary in beside:
+                temporary.unlink(missing_ok=True)
+        return created
+
+    def _put(self, file: tuple[PurePosixPath, bytes]) -> bool:
+        path, data = file
+        if self.exists(path):
+            return False
+        self.write(path, data)
+        return True
 
     @contextmanager
     def appearing(self, path: PurePosixPath) -> Iterator[BinaryIO]:
@@ -251,7 +269,7 @@ def _from_uri(uri: str) -> tuple[fs.LocalFileSystem | Remote, str]:
 
 
 @contextmanager
-def _appearing(target: Path, move: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
+def _appearing(target: Path) -> Iterator[BinaryIO]:
     """Give a stream whose bytes appear at the target all at once, on the disk, when the block ends well."""
     _make_folder(target.parent)
     temporary = target.with_name(layout.temporary(target.name))
@@ -260,25 +278,29 @@ def _appearing(target: Path, move: Callable[[Path, Path], None] = os.replace) ->
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        move(temporary, target)
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    _sync(target.parent)
 
 
-def _link(temporary: Path, target: Path) -> None:
-    """Move a file to a name that is free; FileExistsError where it is not."""
-    try:
-        os.link(temporary, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
+def _link(temporary: Path, target: Path) -> bool:
+    """Give a file its name, unless another file has it; return whether it got it."""
+    with _one_sentence("write", str(target)):
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            if target.is_file():
+                return False
             raise
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
-        os.replace(temporary, target)
-    else:
-        temporary.unlink()
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if target.exists():
+                return False
+            os.replace(temporary, target)
+        return True
 
 
 def _make_folder(folder: Path) -> None:
@@ -286,12 +308,20 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the rename itself on the disk: after a power cut a record must not outlive the rows it vouches for."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_all(paths: Collection[Path]) -> None:
+    """Put files and folders on the disk, which takes many at a time for little more than one."""
+    if len(paths) == 1:
+        return _sync(*paths)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: Path) -> None:
+    """Put a file, or a folder's names, on the disk: no record may outlive in a power cut the rows it vouches for."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

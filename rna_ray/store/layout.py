@@ -19,6 +19,7 @@ A name that starts with a dot is a file still being written, or left by a writer
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from pathlib import PurePosixPath
@@ -59,6 +60,7 @@ def spelled(text: str) -> str:
     return _ODD.sub("-", text)
 
 
+@functools.cache
 def folder(view: str) -> PurePosixPath:
     """Return where the files of a view lie; KeyError for a view that does not exist."""
     if view not in SCHEMAS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from pyarrow import fs
 from rna_ray.errors import DamageError, StoreError
 from rna_ray.store import layout, seal
 from rna_ray.store.files import Files, open_files
-from rna_ray.store.records import DETAILS, SCHEMA_VERSION, SCHEMAS, conform, from_rows
+from rna_ray.store.records import DETAILS, SCHEMA_VERSION, SCHEMAS, Views, conform, from_rows
 
 
 class Store:
@@ -80,30 +80,48 @@ class Store:
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
-    def commit(self, unit_id: str, views: Mapping[str, pa.Table], *, record: str) -> None:
+    def commit(self, unit_id: str, views: Views, *, record: str) -> None:
         """Write a unit's rows, the record last: until it is there, none of them count. A finished unit is left alone.
 
         Raises ValueError where the tables are not rows of that unit and those views.
         """
-        tables = self._checked(unit_id, views, record)
-        if self.is_done(unit_id, record):
+        self.commit_all([(unit_id, views, record)])
+
+    def commit_all(self, units: Iterable[tuple[str, Views, str]]) -> None:
+        """Write the rows of several units, each as `commit` does, and wait for the disk once for them all."""
+        checked = [(unit_id, self._checked(unit_id, views, record), record) for unit_id, views, record in units]
+        asked = [(unit_id, tables, record) for unit_id, tables, record in checked if not self.is_done(unit_id, record)]
+        if not asked:
             return
         self._begin()
-        details = {view: self._put_details(view, unit_id, table) for view, table in tables.items() if view != record}
-        data, _ = seal.sealed(tables[record], details)
-        first = self.files.create(layout.rows_file(record, unit_id), data)
-        if not first or any(said["file"] != unit_id for said in details.values()):
-            self._drop_others(unit_id, record, details)
+        details = self._put_details(
+            [(unit_id, view, tables[view]) for unit_id, tables, record in asked for view in tables if view != record]
+        )
+        files = [
+            (layout.rows_file(record, unit_id), seal.sealed(tables[record], details.get(unit_id, {}))[0])
+            for unit_id, tables, record in asked
+        ]
+        for (unit_id, _, record), first in zip(asked, self.files.create_all(files), strict=True):
+            mine = details.get(unit_id, {})
+            if not first or any(said["file"] != unit_id for said in mine.values()):
+                self._drop_others(unit_id, record, mine)
 
-    def _put_details(self, view: str, unit_id: str, table: pa.Table) -> dict[str, str]:
-        """Write detail rows where those of no other attempt lie; return how the record is to name them."""
-        data, sha256 = seal.sealed(table)
+    def _put_details(self, rows: Sequence[tuple[str, str, pa.Table]]) -> dict[str, dict[str, dict[str, str]]]:
+        """Write detail rows where those of no other attempt lie; return how each unit's record is to name them."""
+        found: dict[str, dict[str, dict[str, str]]] = {}
+        files = [(unit_id, view, *seal.sealed(table)) for unit_id, view, table in rows]
         # What another attempt wrote is never replaced: its record may name it. An object store cannot promise that.
-        if self.files.local and self.files.create(layout.rows_file(view, unit_id), data):
-            return {"file": unit_id, "sha256": sha256}
-        stem = layout.attempt_stem(unit_id, sha256)
-        self.files.write(layout.rows_file(view, stem), data)
-        return {"file": stem, "sha256": sha256}
+        free = [False] * len(files)
+        if files and self.files.local:
+            free = self.files.create_all([(layout.rows_file(view, unit_id), data) for unit_id, view, data, _ in files])
+        beside = []
+        for (unit_id, view, data, sha256), mine in zip(files, free, strict=True):
+            stem = unit_id if mine else layout.attempt_stem(unit_id, sha256)
+            found.setdefault(unit_id, {})[view] = {"file": stem, "sha256": sha256}
+            if not mine:
+                beside.append((layout.rows_file(view, stem), data))
+        self.files.each(lambda one: self.files.write(*one), beside)
+        return found
 
     def _drop_others(self, unit_id: str, record: str, mine: Mapping[str, Mapping[str, str]]) -> None:
         """Remove the details of an attempt that came too late, or died, where its record can no longer come."""
@@ -123,7 +141,7 @@ class Store:
                 if layout.unit_of(stem) == unit_id:
                     self.files.remove(layout.rows_file(view, stem))
 
-    def _checked(self, unit_id: str, views: Mapping[str, pa.Table], record: str) -> dict[str, pa.Table]:
+    def _checked(self, unit_id: str, views: Views, record: str) -> dict[str, pa.Table]:
         """Return the tables in their views' schemas, the record last."""
         if record not in views or any(DETAILS.get(view) != record for view in views if view != record):
             raise ValueError(f"{sorted(views)} are not the views of a unit whose record is {record!r}")

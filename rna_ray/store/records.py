@@ -308,6 +308,11 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         "plans": _PLANS,
     }.items()
 }
+Views = Mapping[str, pa.Table]
+"""The rows of a unit, by view."""
+
+_FILLED = {view: [at for at, one in enumerate(schema) if not one.nullable] for view, schema in SCHEMAS.items()}
+"""View → the columns, by number, that hold no null."""
 
 RECORDS: Mapping[str, str] = {
     "train": "trials",
@@ -354,6 +359,8 @@ def conform(view: str, table: pa.Table) -> pa.Table:
     Optional columns may be left out. Values that their type cannot hold are refused, never rounded or wrapped.
     """
     schema = SCHEMAS[view]
+    if table.schema == schema and not any(table[at].null_count for at in _FILLED[view]):
+        return table
     if unexpected := sorted(set(table.column_names) - set(schema.names)):
         raise ValueError(f"view {view} has no column {', '.join(unexpected)}")
     return pa.table([_fitted(view, table, column) for column in schema], schema=schema)

@@ -17,8 +17,6 @@ _SHA256 = "rna_ray.sha256"
 _DETAILS = "rna_ray.details"
 _VALUE = b"\x18\x40"  # in Thrift's compact protocol: the next field, a binary one of 64 bytes
 _BLANK = b"0" * 64
-_SMALL = 1 << 16
-"""Up to so many bytes of rows, to compress them takes longer than all else and saves hardly a page of the disk."""
 
 
 def sealed(table: pa.Table, details: dict[str, dict[str, str]] | None = None) -> tuple[bytes, str]:
@@ -26,10 +24,12 @@ def sealed(table: pa.Table, details: dict[str, dict[str, str]] | None = None) ->
 
     `details` is what a record says of its detail files: view → the file's stem and digest.
     """
-    sink, compression = pa.BufferOutputStream(), "none" if table.nbytes <= _SMALL else "zstd"
-    # Without Arrow's own schema, which Parquet's says once more: the descriptions of its columns are most of a record.
+    sink, several = pa.BufferOutputStream(), table.num_rows > 1
+    # A single row is written plainly: there is nothing to compress, to look up or to skip. And without Arrow's schema,
+    # which says what Parquet's does: the descriptions of its columns would be most of a record.
     with pq.ParquetWriter(
-        sink, table.schema, compression=compression, store_schema=False, write_page_checksum=True
+        sink, table.schema, compression="zstd" if several else "none", use_dictionary=several,
+        write_statistics=several, store_schema=False, write_page_checksum=True,
     ) as writer:
         writer.write_table(table)
         said = {} if details is None else {_DETAILS: json.dumps(details, sort_keys=True)}

@@ -149,15 +149,15 @@ def test_the_record_comes_last(
 ) -> None:
     unit = next(unit for unit in trained.units if unit.kind == "probe")
     written: list[str] = []
-    plain = Files.create
+    plain = Files.create_all
 
-    def create(self: Files, path: Any, data: bytes) -> bool:
-        written.append(path.parts[0])
-        if path.parts[0] == "probes":
+    def create_all(self: Files, files: Any) -> list[bool]:
+        written.extend(path.parts[0] for path, _ in files)
+        if written[-1] == "probes":
             assert not store.read("transfers").num_rows  # without their record the rows do not count
-        return plain(self, path, data)
+        return plain(self, files)
 
-    monkeypatch.setattr(Files, "create", create)
+    monkeypatch.setattr(Files, "create_all", create_all)
     assert do(unit).state == "done" and written == ["transfers", "probes"]
     assert store.read("transfers").num_rows == 10
 

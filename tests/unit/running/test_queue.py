@@ -15,6 +15,7 @@ def test_the_most_urgent_is_taken_first_and_of_those_the_first() -> None:
     queue = Queue({a.id: 0, b.id: 2, c.id: 2})  # d has none stated: 0
     for one in (a, b, c, d):
         queue.append((one, 0))
+    assert queue.first() == (b, 0)
     assert len(queue) == 4 and [queue.popleft() for _ in range(4)] == [(b, 0), (c, 0), (a, 0), (d, 0)]
     assert not queue
 

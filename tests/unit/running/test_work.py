@@ -99,6 +99,47 @@ def test_an_attack_from_another_network_is_answered_and_recorded(do: Perform, st
     assert of[own]["natural_margin"] == of[taken]["natural_margin"] and of[own]["margin"] != of[taken]["margin"]
 
 
+def test_several_are_done_as_each_alone_and_one_that_fails_is_no_other_s_matter(
+    do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = train("BN", objective="natural", epochs=1)
+    assert do(network).state == "done"
+    whole = [evaluation(network, (at, at + 10)) for at in range(0, 40, 10)]
+    assert do(whole[0]).state == "done"
+    broken = evaluation(network, checkpoint="no")
+    jobs = [
+        Job(unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1)
+        for unit in (whole[0], whole[1], broken, *whole[2:])
+    ]
+    calls, plain = [], Store.commit_all
+
+    def commit_all(self: Store, units: Any) -> None:
+        given = list(units)
+        calls.append([unit_id for unit_id, *_ in given])
+        plain(self, given)
+
+    monkeypatch.setattr(Store, "commit_all", commit_all)
+    ended = work.perform_all(jobs)
+    assert [done.unit_id for done in ended] == [job.unit.id for job in jobs]
+    assert [done.state for done in ended] == ["done", "done", "failed", "done", "done"]
+    assert calls == [[unit.id for unit in whole[1:]]]
+    assert store.done("evaluations") == {unit.id for unit in whole} and set(store.failures()) == {broken.id}
+    assert work.perform_all(jobs[:1])[0].state == "done"
+
+
+def test_where_several_cannot_be_written_together_each_says_why_itself(do: Perform, store: Store) -> None:
+    network = train("BN", objective="natural", epochs=1)
+    assert do(network).state == "done"
+    asked = [evaluation(network, (at, at + 10)) for at in range(0, 30, 10)]
+    (Path(store.uri) / "evaluations" / f"{asked[1].id}.parquet").mkdir(parents=True)  # no file can take that name
+    ended = work.perform_all([
+        Job(unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1)
+        for unit in asked
+    ])  # fmt: skip
+    assert [done.state for done in ended] == ["done", "failed", "done"]
+    assert "cannot write" in ended[1].error and asked[1].id in ended[1].error
+
+
 def weights_path(store: Store, network: Unit, checkpoint: str) -> Path:
     """Return where the weights lie that a trained network's record names."""
     trial = store.read_file("trials", network.id).to_pylist()[0]

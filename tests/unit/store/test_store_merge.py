@@ -163,15 +163,15 @@ def test_dying_at_any_write_and_repeating_gives_the_same(
     left = [0]
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def write(self: Files, path: PurePosixPath, data: bytes) -> Any:
+        def write(self: Files, *given: Any) -> Any:
             left[0] -= 1
             if left[0] < 0:
                 raise InterruptedError
-            return real(self, path, data)
+            return real(self, *given)
 
         return write
 
-    writes = {name: dying(getattr(Files, name)) for name in ("write", "create")}
+    writes = {name: dying(getattr(Files, name)) for name in ("write", "create_all")}
 
     deaths = 0
     while True:

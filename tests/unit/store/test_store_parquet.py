@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +20,7 @@ from rna_ray.errors import StoreError
 from rna_ray.store import Store, connect, layout, open_store
 from rna_ray.store.files import Files
 from rna_ray.store.records import SCHEMAS
+from rna_ray.store.verify import verify
 
 _WRITER = """
     import os, signal, sys
@@ -57,10 +62,10 @@ def test_a_committed_unit_is_done_and_reads_back(store: Store, rows, evaluated) 
     assert json.loads((Path(store.uri) / "store.json").read_text()) == {"schema": 1}
 
 
-def test_rows_are_compressed_where_it_saves_something(store: Store, evaluated) -> None:
-    for unit, n, how in (("u1", 3, "UNCOMPRESSED"), ("u2", 3000, "ZSTD")):
-        evaluated(store, unit, n=n)
-        column = pq.read_metadata(Path(store.uri) / "examples" / f"{unit}.parquet").row_group(0).column(0)
+def test_a_record_is_written_plainly_and_rows_are_compressed(store: Store, evaluated) -> None:
+    evaluated(store, "u1", n=3)
+    for view, how in (("evaluations", "UNCOMPRESSED"), ("examples", "ZSTD")):
+        column = pq.read_metadata(Path(store.uri) / view / "u1.parquet").row_group(0).column(0)
         assert column.compression == how
 
 
@@ -96,6 +101,58 @@ def test_a_write_that_fails_is_one_sentence_and_leaves_nothing(store: Store, tmp
     with pytest.raises(StoreError, match="cannot write"):
         store.files.write(PurePosixPath("evaluations/u2.parquet"), b"x")
     assert {p for p in Path(store.uri).rglob("*") if p.is_file()} == store_files
+
+
+def several(rows, *unit_ids: str) -> list[tuple[str, dict[str, pa.Table], str]]:
+    """Return the rows of units as `commit_all` takes them."""
+    return [
+        (one, {view: rows(view, unit_id=one) for view in ("evaluations", "examples")}, "evaluations")
+        for one in unit_ids
+    ]
+
+
+def test_several_units_are_written_together_and_no_record_before_the_rows_of_all(
+    store: Store, rows, evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(store, "u2", n=5)
+    plain, written, synced = Files.create_all, [], []
+
+    def create_all(self: Files, files: Any) -> list[bool]:
+        written.append([str(path.parent) for path, _ in files])
+        return plain(self, files)
+
+    monkeypatch.setattr(Files, "create_all", create_all)
+    monkeypatch.setattr("os.fsync", synced.append)
+    store.commit_all(several(rows, "u1", "u2", "u3"))
+    assert written == [["examples"] * 2, ["evaluations"] * 2]
+    assert len(synced) == 2 * (2 + 1)  # each file, and each folder once
+    assert store.done("evaluations") == {"u1", "u2", "u3"} and store.read("examples").num_rows == 1 + 5 + 1
+    store.commit_all(several(rows, "u1"))
+    assert len(written) == 2
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_disk_that_is_full_leaves_of_several_units_whole_ones_and_nothing_beside(
+    store: Store, rows, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    store.put_plan("s", rows("plans", sweep="s"))
+    plain, left = Path.write_bytes, [at]
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            plain(self, data[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(StoreError, match=r"cannot write .*/u\d\.parquet: .*No space left"):
+        store.commit_all(several(rows, "u1", "u2", "u3"))
+    monkeypatch.undo()
+    assert store.done("evaluations") == set() and not store.read("examples").num_rows
+    assert not [one for one in Path(store.uri).rglob("*") if one.name.startswith(".")]
+    store.commit_all(several(rows, "u1", "u2", "u3"))
+    assert len(store.done("evaluations")) == 3 and not verify(store).damaged
 
 
 def test_tables_of_another_unit_or_view_are_our_own_mistake(store: Store, rows) -> None:
