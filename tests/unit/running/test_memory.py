@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import mmap
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from test_work import evaluation, train
 
-from rna_ray.running import memory
+from rna_ray.running import memory, work
+from rna_ray.running.tasks import Job
+from rna_ray.running.work import perform
 from rna_ray.store import Store
 
 SCRIPT = """
@@ -25,42 +29,34 @@ import torch
 from test_work import evaluation, train
 from rna_ray.running import work
 from rna_ray.running.tasks import Job
+from rna_ray.sweep import units
 
 def do(unit, smaller=False):
     given = dict(unit=unit, store={store!r}, root=None, download=False, threads=1, device="cpu")
     done = work.perform(Job(**given, smaller_batches=smaller, attempt=2 if smaller else 1))
     return done.state, done.error
 
-def wide(**given):
-    unit = train("BN+IN", epochs=1, objective="natural", batch=given.pop("batch", 32), **given)
-    settings = dict(unit.settings, network=dict(unit.settings["network"], width={width}))
+def wide(batch):
+    unit = train("BN+IN", epochs=1, objective="natural", batch=batch)
+    settings = dict(unit.settings, network=dict(unit.settings["network"], width=32))
     settings["data"] = dict(settings["data"], train_examples=1024)
-    from rna_ray.sweep import units
     return units.train(settings)
 
-small, large = wide(), wide(batch=1024)
-asked = evaluation(small, (0, 256), knowledge="eot-4", batch=256, draws=1)
+small, large = wide(32), wide(1024)
 print(json.dumps(do(small)))
 do(evaluation(small, (0, 4)))  # whatever is loaded at first is there before the limit is
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + {room} * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-unit = {{"train": large, "evaluate": asked}}[{kind!r}]
-print(json.dumps(do(unit)))
-print(json.dumps(do(unit, smaller=True)))
-print(json.dumps(unit.id))
+print(json.dumps(do(large)))
+print(json.dumps(do(large, smaller=True)))
+print(json.dumps(large.id))
 """
 
 
 @pytest.mark.slow  # a process of its own, which trains a network of some size
-@pytest.mark.parametrize(
-    ("kind", "batch", "key", "width", "room"),
-    [("train", 1024, "training.batch", 32, 90), ("evaluate", 256, "batch", 64, 54)],
-)
-def test_a_unit_without_memory_says_which_batch_fits_and_is_done_with_it_where_it_may(
-    kind: str, batch: int, key: str, width: int, room: int, store: Store
-) -> None:
-    code = SCRIPT.format(tests=str(Path(__file__).parent), store=store.uri, width=width, room=room, kind=kind)
+def test_a_training_without_memory_says_which_batch_fits_and_is_done_with_it_where_it_may(store: Store) -> None:
+    code = SCRIPT.format(tests=str(Path(__file__).parent), store=store.uri, room=90)
     # What is freed goes back at once, and no thread reserves addresses of its own: the limit counts them all.
     given_back = {
         "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1",
@@ -72,31 +68,54 @@ def test_a_unit_without_memory_says_which_batch_fits_and_is_done_with_it_where_i
     assert ended.returncode == 0, ended.stderr
     first, (state, error), again, unit = map(json.loads, ended.stdout.splitlines())
     assert first == ["done", ""] and state == "failed"
+    assert "GiB free within the process's limit of " in error
+    fits = said(error, "train", "training.batch", 1024)
+    assert again == ["done", ""]
+    (failure,) = store.failures()[unit]
+    assert failure["error"] == "OutOfMemory" and "/fit.py" in failure["traceback"]  # where it ran out
+    rows = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
+    done = rows.pop(unit)
+    assert [(row["batch"], row["batch_asked"]) for row in rows.values()] == [(None, None)]
+    assert json.loads(done["settings"])["training"]["batch"] == 1024  # what the unit's id counts
+    (epoch,) = (row for row in store.read("epochs").to_pylist() if row["unit_id"] == unit)
+    assert epoch["train_examples"] == 1024
+    assert (done["batch_asked"], 1024 % done["batch"], done["batch"] <= fits) == (1024, 0, True)
+
+
+def said(error: str, kind: str, key: str, batch: int) -> int:
+    """Return the batch that fits, of the sentence that a unit failed with."""
     assert error.startswith(f"OutOfMemory: out of memory with a batch of {batch}: "), error
     assert "tried to allocate" in error or "could not create a primitive" in error
-    assert "GiB free within the process's limit of " in error
     fits = int(error.split(f"write {key}: ")[1].split(",")[0])
     assert batch % fits == 0 and fits < batch
     assert error.endswith(
         f"; a batch of {fits} fits: write {key}: {fits}, or resources.{kind}.smaller_batches: true"
     )  # fmt: skip
-    assert again == ["done", ""]
-    (failure,) = store.failures()[unit]
-    assert failure["error"] == "OutOfMemory"
-    assert {"train": "/fit.py", "evaluate": "/evaluate.py"}[kind] in failure["traceback"]  # where it ran out
-    if kind == "train":
-        rows = {row["unit_id"]: row for row in store.read("trials").to_pylist()}
-        done = rows.pop(unit)
-        assert [(row["batch"], row["batch_asked"]) for row in rows.values()] == [(None, None)]
-        assert json.loads(done["settings"])["training"]["batch"] == 1024  # what the unit's id counts
-        (epoch,) = (row for row in store.read("epochs").to_pylist() if row["unit_id"] == unit)
-        assert epoch["train_examples"] == 1024
-    else:
-        (done,) = (row for row in store.read("evaluations").to_pylist() if row["unit_id"] == unit)
-        assert json.loads(done["settings"])["batch"] == 256
-        rows = [row for row in store.read("examples").to_pylist() if row["unit_id"] == unit]
-        assert [row["example"] for row in rows] == list(range(256))
-    assert (done["batch_asked"], batch % done["batch"], done["batch"] <= fits) == (batch, 0, True)
+    return fits
+
+
+def test_an_evaluation_without_memory_says_which_batch_fits_and_is_done_with_it_where_it_may(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, most = work.evaluate, 40
+
+    def evaluate(settings: dict[str, Any], *given: Any, **more: Any) -> Any:
+        if settings["batch"] > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4194304 bytes.")
+        return plain(settings, *given, **more)
+
+    monkeypatch.setattr(work, "evaluate", evaluate)
+    network = train("BN+IN", epochs=1, objective="natural")
+    unit = evaluation(network, (0, 100), batch=100, draws=1)
+    job = Job(unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1)
+    assert perform(dataclasses.replace(job, unit=network)).state == "done"
+    assert said(perform(job).error, "evaluate", "batch", 100) == 25
+    assert perform(dataclasses.replace(job, attempt=2, smaller_batches=True)).state == "done"
+    (failure,) = store.failures()[unit.id]
+    assert failure["error"] == "OutOfMemory" and "in evaluate" in failure["traceback"]  # where it ran out
+    (done,) = store.read("evaluations").to_pylist()
+    assert json.loads(done["settings"])["batch"] == 100 and (done["batch"], done["batch_asked"]) == (25, 100)
+    assert sorted(store.read("examples")["example"].to_pylist()) == list(range(100))
 
 
 @pytest.mark.parametrize(
