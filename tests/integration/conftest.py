@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration_base import Clusters, Driver, Run, Start
+from integration_base import Clusters, Driver, Run, Start, undisturbed
 
-from rna_ray.store import Store, open_store
+from rna_ray.store import Store
 
 SWEEP = """\
 name: small
@@ -49,13 +49,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The rows of the sweep as one undisturbed process makes them."""
-    store = tmp_path_factory.mktemp("reference") / "store"
-    driver = Driver("run", sweep, "--store", store, "--address", "inline")
-    try:
-        assert driver.ended().code == 0
-    finally:
-        driver.clean()
-    return open_store(store)
+    return undisturbed(sweep, tmp_path_factory.mktemp("reference") / "store")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rna_ray.store import open_store
+from rna_ray.store import Store, open_store
 from rna_ray.training.checkpoint import Checkpoints
 
 SECONDS = 150.0  # for anything that is waited for; a machine may be busy
@@ -79,6 +79,17 @@ def until(look: Callable[[], Found], process: subprocess.Popen[str] | None = Non
             raise AssertionError(f"the driver ended before: {process.communicate()}")
         time.sleep(0.01)
     return found
+
+
+def undisturbed(*asked: object) -> Store:
+    """Return the store, the last of what is asked, of a sweep that one process did."""
+    *sweep, store = asked
+    driver = Driver("run", *sweep, "--store", store, "--address", "inline")
+    try:
+        assert driver.ended().code == 0
+    finally:
+        driver.clean()
+    return open_store(store)
 
 
 def processes_of(session: int) -> Iterator[tuple[int, str]]:

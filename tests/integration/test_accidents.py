@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from integration_base import EVALUATOR, MAIN, SECONDS, TRIAL, UNITS, Run, Start, epochs_behind, until
+from integration_base import EVALUATOR, MAIN, SECONDS, TRIAL, UNITS, Run, Start, epochs_behind, undisturbed, until
 
 from rna_ray.running import drivers
 from rna_ray.store import Store, differences, open_store
 from rna_ray.training.checkpoint import Checkpoints
 
 MIDDLE = range(2, 6)  # epochs of 8 after which a training is disturbed
+LONG = ("--set", "training.epochs=60")
+"""Of some seconds, so that none ends before it hears that it is to stop."""
 
 
 def in_the_middle(store: Path) -> str | None:
@@ -65,11 +67,16 @@ def test_an_evaluator_that_is_killed_leaves_its_unit_to_another(
     assert differences(reference, rows) == []
 
 
+@pytest.fixture(scope="module")
+def long_reference(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return undisturbed(sweep, *LONG, tmp_path_factory.mktemp("long") / "store")
+
+
 @pytest.mark.parametrize("address", ["local", "inline"])
 def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(
-    address: str, start: Start, run: Run, sweep: Path, store: Path, reference: Store
+    address: str, start: Start, run: Run, sweep: Path, store: Path, long_reference: Store
 ) -> None:
-    driver = start("run", sweep, "--store", store, "--address", address)
+    driver = start("run", sweep, *LONG, "--store", store, "--address", address)
     unit = driver.until(lambda: in_the_middle(store))
     (seen,) = drivers.at_work(open_store(store))
     assert (seen.sweep, seen.pid, seen.state) == ("small", driver.process.pid, "running")
@@ -84,7 +91,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(
     resumed = run("resume", "small", "--store", store, "--json")
     assert resumed.code == 0, resumed.err
     assert rows_of(store)[unit][: len(before)] == before
-    assert differences(reference, open_store(store)) == []
+    assert differences(long_reference, open_store(store)) == []
 
 
 def test_sigterm_is_as_ctrl_c_and_ctrl_c_twice_leaves_at_once(
