@@ -25,7 +25,7 @@ from rna_ray.running.machines import Machines, Sight
 from rna_ray.running.progress import Progress
 from rna_ray.running.queue import Queue
 from rna_ray.running.stop import Stop
-from rna_ray.running.tasks import Done, Job, Tasks
+from rna_ray.running.tasks import TOGETHER, TOGETHER_SECONDS, Done, Job, Tasks
 from rna_ray.sweep import cost
 from rna_ray.sweep.forecast import Slots
 from rna_ray.sweep.sections import Share
@@ -36,8 +36,6 @@ LOOK_SECONDS = 2.0
 """How often new nodes are looked for."""
 IDLE_SECONDS = 30.0
 """How long an evaluator without work holds its place on a node that an autoscaler could give back."""
-TOGETHER_SECONDS, TOGETHER = 0.25, 64
-"""Units that take less than this, all told, are handed to an evaluator together, so many at most."""
 WORTH_SECONDS = 300.0
 """The work, at the assumed speed, beside which an evaluator's start, of some ten seconds, counts for little."""
 
@@ -291,7 +289,8 @@ class Pool:
         try:
             ended = ray.get(reference)
             self._rest(evaluator)
-            self._pace = sum(one.seconds for one in ended) / max(1, sum(self.tasks.costs[unit.id] for unit, _ in units))
+            self._pace = sum(one.seconds for one in ended) / max(1, sum(self.tasks.costs[one.unit_id] for one in ended))
+            self._put_back(units[len(ended) :])
         except RayTaskError as error:
             self._rest(evaluator)
             ended = [lost(self.tasks.job(unit), sentence(error)) for unit, _ in units]
@@ -311,9 +310,14 @@ class Pool:
         deaths += not self.left(unit, evaluator.node)
         if deaths > RETRIES:
             return lost(self.tasks.job(unit), sentence(error))
-        with self._lock:
-            self._queue.appendleft((unit, deaths))
+        self._put_back([(unit, deaths)])
         return None
+
+    def _put_back(self, units: Sequence[tuple[Unit, int]]) -> None:
+        """Let units be the next ones, in their order."""
+        with self._lock:
+            for waiting in reversed(units):
+                self._queue.appendleft(waiting)
 
     def _ended(self, done: Done) -> None:
         if done.state == "stopped":

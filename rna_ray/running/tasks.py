@@ -12,6 +12,9 @@ from rna_ray.sweep.sections import Share
 from rna_ray.sweep.status import Status
 from rna_ray.sweep.units import Kind, Unit
 
+TOGETHER_SECONDS, TOGETHER = 0.25, 64
+"""Units that take less than this, all told, are done together, so many at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Code:

@@ -28,7 +28,7 @@ from rna_ray.probes.probe import probe
 from rna_ray.running import inputs, memory, spawn
 from rna_ray.running.faults import outside, sentence
 from rna_ray.running.provenance import Started, provenance
-from rna_ray.running.tasks import Done, Job
+from rna_ray.running.tasks import TOGETHER_SECONDS, Done, Job
 from rna_ray.running.watch import GRACE_SECONDS, Watch, check_in, watching
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import RECORDS, Views, from_rows
@@ -42,26 +42,33 @@ log = logging.getLogger(__name__)
 Commit = Callable[[Store, Unit, Views], None]
 
 
-def commit(store: Store, unit: Unit, views: Views) -> None:
-    """Write a unit's rows, and wait until they are on the disk."""
-    store.commit(unit.id, views, record=RECORDS[unit.kind])
-
-
 def perform_all(jobs: Sequence[Job]) -> list[Done]:
-    """Do short units one after the other, each as `perform` does, and wait for the disk once for all of them."""
+    """Do short units one after the other, each as `perform` does, and wait for the disk once for all of them.
+
+    Returns how they ended, without those that are left once they have taken `TOGETHER_SECONDS`.
+    """
     if len(jobs) == 1:
         return [perform(jobs[0])]
     made: list[tuple[Store, Unit, Views]] = []
-    ended = [perform(job, commit=lambda *one: made.append(one)) for job in jobs]
+    ended: list[Done] = []
+    started = time.monotonic()
+    for job in jobs:
+        ended.append(perform(job, commit=lambda *one: made.append(one)))
+        if time.monotonic() - started > TOGETHER_SECONDS:
+            break
     try:
         for store, *_ in made[:1]:  # all are of one sweep, and so of one store
             store.commit_all((unit.id, views, RECORDS[unit.kind]) for _, unit, views in made)
     except Exception:  # of one of them: each is done once more by itself, and says so
-        return [perform(job) for job in jobs]
+        return [perform(job) for job, _ in zip(jobs, ended, strict=False)]
     return ended
 
 
-def perform(job: Job, report: Report = lambda row: None, commit: Commit = commit) -> Done:
+def _commit(store: Store, unit: Unit, views: Views) -> None:
+    store.commit(unit.id, views, record=RECORDS[unit.kind])
+
+
+def perform(job: Job, report: Report = lambda row: None, commit: Commit = _commit) -> Done:
     """Do a unit and commit its rows; an error is recorded in the store as a failure and does not leave this function.
 
     A unit that the store holds already is left alone, and so is one whose process left because its time was up. What

@@ -300,6 +300,8 @@ def _link(temporary: Path, target: Path) -> bool:
             if target.exists():
                 return False
             os.replace(temporary, target)
+        else:
+            temporary.unlink()
         return True
 
 

@@ -10,8 +10,8 @@ from ray.exceptions import RayActorError
 
 from rna_ray.running import pool
 from rna_ray.running.deaths import RETRIES
-from rna_ray.running.pool import TOGETHER, TOGETHER_SECONDS, Pool
-from rna_ray.running.tasks import Done
+from rna_ray.running.pool import Pool
+from rna_ray.running.tasks import TOGETHER, TOGETHER_SECONDS, Done
 from rna_ray.sweep.units import Unit, train
 
 COST = 1000
@@ -25,6 +25,8 @@ class Ray:
         self.killed: list[Any] = []
         self.deadly = ""
         """The id of a unit that no evaluator survives."""
+        self.most = 10**6
+        """How many units an evaluator does before its time is up."""
 
     def remote(self, jobs: list[Any]) -> int:
         self.calls.append([job.unit.id for job in jobs])
@@ -33,7 +35,8 @@ class Ray:
     def get(self, reference: int) -> list[Done]:
         if self.deadly in self.calls[reference]:
             raise RayActorError
-        return [Done(unit_id=one, kind="evaluate", state="done", seconds=0.001) for one in self.calls[reference]]
+        done = self.calls[reference][: self.most]
+        return [Done(unit_id=one, kind="evaluate", state="done", seconds=0.001) for one in done]
 
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
@@ -112,6 +115,16 @@ def test_no_more_are_handed_out_together_than_take_a_moment(ray: Ray) -> None:
     assert len(busy._take()) == 1
     busy._pace = 0.001 * TOGETHER_SECONDS / COST
     assert [len(busy._take()) for _ in range(3)] == [20, 1, 17]  # up to the long one, that, and what is due of 71
+
+
+def test_what_an_evaluator_had_no_time_for_is_what_comes_next(ray: Ray) -> None:
+    units = named(100)
+    busy = made(units, ray)
+    busy._pace, ray.most = 0.001 * TOGETHER_SECONDS / COST, 3
+    busy._assign()
+    rest(busy)
+    assert [one for call in ray.calls for one in call[:3]] == [unit.id for unit in units]
+    assert busy.progress.ended == {unit.id: "done" for unit in units}  # type: ignore[attr-defined]
 
 
 def test_units_whose_evaluator_died_are_done_again_each_alone(ray: Ray) -> None:

@@ -127,6 +127,29 @@ def test_several_are_done_as_each_alone_and_one_that_fails_is_no_other_s_matter(
     assert work.perform_all(jobs[:1])[0].state == "done"
 
 
+def test_several_that_take_their_time_are_not_all_done_together(
+    do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = train("BN", objective="natural", epochs=1)
+    assert do(network).state == "done"
+    jobs = [
+        Job(unit=evaluation(network, (at, at + 10)), store=store.uri, root=None, download=False, threads=1,
+            device="cpu", attempt=1)
+        for at in range(0, 40, 10)
+    ]  # fmt: skip
+    plain, clock = work.perform, [0.0]
+
+    def perform(job: Job, **given: Any) -> Done:
+        clock[0] += work.TOGETHER_SECONDS / 2 + 0.01
+        return plain(job, **given)
+
+    monkeypatch.setattr(work, "perform", perform)
+    monkeypatch.setattr(work.time, "monotonic", lambda: clock[0])
+    ended = work.perform_all(jobs)
+    assert [done.unit_id for done in ended] == [job.unit.id for job in jobs[:2]]
+    assert store.done("evaluations") == {done.unit_id for done in ended}
+
+
 def test_where_several_cannot_be_written_together_each_says_why_itself(do: Perform, store: Store) -> None:
     network = train("BN", objective="natural", epochs=1)
     assert do(network).state == "done"
