@@ -73,8 +73,8 @@ def actors(turn: Turn, network: Job, shards: Sequence[Job]) -> None:
             for job in shards:
                 store.discard(job.unit.id, "evaluations")
             started = time.perf_counter()
-            ended = list(pool.map_unordered(lambda actor, job: actor.perform.remote(job), shards))
-            assert all(one.state == "done" for one in ended), ended
+            ended = list(pool.map_unordered(lambda actor, job: actor.perform.remote([job]), shards))
+            assert all(done.state == "done" for (done,) in ended), ended
             turn(time.perf_counter() - started)
 
 

@@ -19,6 +19,8 @@ from rna_ray.evaluation.knowledge import Defence
 TOLERANCE = 1e-5
 LOOKS = 5
 """The draws that are compared: of two paths that a batch shares, all five are the same one in 6 % of the cases."""
+IMAGES = 16
+"""Of how many images, at most; where images hang together, those of the whole batch are looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Behaviour:
 @torch.no_grad()
 def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
     """Return how a defence behaves on clean images (N, C, H, W) in [0, 1], seen over draws that neither side uses."""
+    if not defence.together:
+        some = torch.arange(min(len(x), IMAGES), device=x.device)
+        defence, x = defence.rows(some), x[some]
     passes = defence.passes
     passes.drew_globally = False
     with _counting() as taken:
