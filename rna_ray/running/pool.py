@@ -293,7 +293,11 @@ class Pool:
             self._put_back(units[len(ended) :])
         except RayTaskError as error:
             self._rest(evaluator)
-            ended = [lost(self.tasks.job(unit), sentence(error)) for unit, _ in units]
+            ended = []
+            if len(units) == 1:
+                ended = [lost(self.tasks.job(units[0][0]), sentence(error))]
+            else:  # whose error it is shows once each is alone
+                self._put_back([(unit, deaths + 1) for unit, deaths in units])
         except RayError as error:  # the actor, its node, or what it needed is gone
             self._end([evaluator.actor])
             ended = [done for one in reversed(units) if (done := self._died(evaluator, one, error))]

@@ -49,18 +49,17 @@ def perform_all(jobs: Sequence[Job]) -> list[Done]:
     """
     if len(jobs) == 1:
         return [perform(jobs[0])]
-    made: list[tuple[Store, Unit, Views]] = []
+    made: list[tuple[str, Views, str]] = []
     ended: list[Done] = []
     started = time.monotonic()
     for job in jobs:
-        ended.append(perform(job, commit=lambda *one: made.append(one)))
+        ended.append(perform(job, commit=lambda _, unit, views: made.append((unit.id, views, RECORDS[unit.kind]))))
         if time.monotonic() - started > TOGETHER_SECONDS:
             break
     try:
-        for store, *_ in made[:1]:  # all are of one sweep, and so of one store
-            store.commit_all((unit.id, views, RECORDS[unit.kind]) for _, unit, views in made)
+        open_store(jobs[0].store).commit_all(made)
     except Exception:  # of one of them: each is done once more by itself, and says so
-        return [perform(job) for job, _ in zip(jobs, ended, strict=False)]
+        return [perform(job) for job in jobs[: len(ended)]]
     return ended
 
 

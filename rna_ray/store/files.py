@@ -121,16 +121,12 @@ class Files:
             else:
                 self.filesystem.write(self.full(path), data)
 
-    def create(self, path: PurePosixPath, data: bytes) -> bool:
-        """Write the file at once, unless one is there; return whether it was written.
+    def create_all(self, files: Sequence[tuple[PurePosixPath, bytes]]) -> list[bool]:
+        """Write each file at once, unless one is there; return which were written. The disk is waited for once for all.
 
         On a local disk of two writers one alone succeeds. An object store cannot promise that: there the later one
         may take the place of the earlier.
         """
-        return self.create_all([(path, data)])[0]
-
-    def create_all(self, files: Sequence[tuple[PurePosixPath, bytes]]) -> list[bool]:
-        """Write files, each as `create` does; the disk, or the object store, is waited for once for them all."""
         if not self.local:
             return self.each(self._put, files)
         targets = [Path(self.full(path)) for path, _ in files]

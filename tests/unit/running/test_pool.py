@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from rna_ray.running import pool
 from rna_ray.running.deaths import RETRIES
@@ -25,6 +25,8 @@ class Ray:
         self.killed: list[Any] = []
         self.deadly = ""
         """The id of a unit that no evaluator survives."""
+        self.broken = ""
+        """The id of a unit with which no call ends well, though the evaluator lives on."""
         self.most = 10**6
         """How many units an evaluator does before its time is up."""
 
@@ -35,6 +37,8 @@ class Ray:
     def get(self, reference: int) -> list[Done]:
         if self.deadly in self.calls[reference]:
             raise RayActorError
+        if self.broken in self.calls[reference]:
+            raise RayTaskError("perform", "no", ValueError("no"))
         done = self.calls[reference][: self.most]
         return [Done(unit_id=one, kind="evaluate", state="done", seconds=0.001) for one in done]
 
@@ -145,3 +149,15 @@ def test_units_whose_evaluator_died_are_done_again_each_alone(ray: Ray) -> None:
     ended = busy.progress.ended  # type: ignore[attr-defined]
     assert ended == {unit.id: "failed" if unit.id == ray.deadly else "done" for unit in units}
     assert len(ray.killed) == 1 + RETRIES
+
+
+def test_an_error_of_a_call_is_that_of_one_unit(ray: Ray) -> None:
+    units = named(100)
+    busy = made(units, ray)
+    busy._pace, ray.broken = 0.001 * TOGETHER_SECONDS / COST, units[5].id
+    busy._assign()
+    assert len(ray.calls[0]) > 6
+    rest(busy)
+    ended = busy.progress.ended  # type: ignore[attr-defined]
+    assert ended == {unit.id: "failed" if unit.id == ray.broken else "done" for unit in units}
+    assert not ray.killed and [call for call in ray.calls if ray.broken in call][1:] == [[ray.broken]]

@@ -221,7 +221,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
         monkeypatch.setattr(Files, name, change)
 
-    for name in ("write", "create", "remove", "move"):
+    for name in ("write", "create_all", "remove", "move"):
         counted(name)
     yield lambda n: left.__setitem__(0, n)
 

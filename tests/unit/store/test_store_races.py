@@ -139,7 +139,7 @@ def test_of_several_details_the_record_says_which_count(store: Store, rows, eval
         if n == 3:
             other.discard("u1", "evaluations")
     (Path(store.uri) / "store.json").write_text('{"schema": 1}')
-    store.files.create(Path("evaluations/u1.parquet"), record_naming("u1.4", rows))
+    store.files.create_all([(Path("evaluations/u1.parquet"), record_naming("u1.4", rows))])
     assert store.counted("examples") == {"u1": "u1.4"} and store.read("examples").num_rows == 4
     assert connect(store).execute("SELECT count(*) FROM examples").fetchone() == (4,)
 
