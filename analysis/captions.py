@@ -114,7 +114,8 @@ def _trained(row: Mapping[str, Any]) -> str:
     images = f"{row['train_examples']:,} images of {row['data']}"
     epochs = f"{row['epochs']} epoch{'' if row['epochs'] == 1 else 's'}"
     inner = f"under {attack(json.loads(row['attack']))}" if row["attack"] else "without an attack"
-    return f"{row['network']} of width {row['width']} on {images} for {epochs} {inner}, in {row['precision']}"
+    start = " from given weights" if row["given"] else ""
+    return f"{row['network']} of width {row['width']}{start} on {images} for {epochs} {inner}, in {row['precision']}"
 
 
 def attack(settings: Mapping[str, Any]) -> str:

@@ -46,6 +46,8 @@ class Line:
     interval: str = ""
     """Half of its 95 % interval over restarts, as printed; empty where none is."""
     source: str
+    beside: str = ""
+    """The name of the variant beside which it stands, where that is another; a csv that does not say means none."""
 
     @property
     def accuracy(self) -> float:
@@ -67,6 +69,11 @@ class Row:
     label: str
     """How our table calls the row."""
     lines: tuple[Line, ...]
+
+    @property
+    def ours(self) -> str:
+        """The name of the variant of ours that is this row's method."""
+        return self.lines[0].beside or self.method
 
 
 def read(name: str | None = None) -> list[Line]:
@@ -106,7 +113,7 @@ def rows(name: str) -> list[Row]:
 
 def first(row: Row, variants: Iterable[str]) -> str | None:
     """Return the first of our variants' labels that is this row's method, None where there is none."""
-    return next((one for one in variants if one == row.method or one.startswith(f"{row.method}, ")), None)
+    return next((one for one in variants if one == row.ours or one.startswith(f"{row.ours}, ")), None)
 
 
 def column(line: Line, columns: Mapping[Column, Sequence[Cell]]) -> Column | None:

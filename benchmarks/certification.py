@@ -2,9 +2,10 @@
 
     python benchmarks/certification.py [--repeat N] [--small]
 
-Ours is a certify unit, as an evaluator does it, of ResNet-18 with BN+IN in fp32 and in bf16: its passes are full of
-draws of several examples, each along a path of its own. The peer, the textbook's network in fp32, takes one example
-after the other, and one path a pass: draws that choose a class, then draws that bound it (Cohen et al. 2019, Figure 2).
+Ours is a certify unit, as an evaluator does it, of ResNet-18 with BN+IN in fp32, and in bf16 where the processor can:
+its passes are full of draws of several examples, each along a path of its own. The peer, the textbook's network in
+fp32, takes one example after the other, and one path a pass: draws that choose a class, then draws that bound it
+(Cohen et al. 2019, Figure 2).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, repeated
+from subjects import PRECISIONS, cifar, folder, hardly_trained, jobs, repeated
 
 from rna_ray.store import open_store
 
@@ -34,18 +35,18 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     entry |= {name: size[name] for name in ("selection", "draws", "batch")}
     with contextlib.ExitStack() as held:
         sides = []
-        for precision in ("fp32", "bf16"):
+        for precision in PRECISIONS:
             sweep = hardly_trained(width=size["width"], certification=[{**entry, "precision": precision}])
             network, unit = jobs(sweep, open_store(folder() / "certification" / precision))
             sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, unit, total)))
         sides.append(held.enter_context(Apart("loop of examples, textbook", loop, cifar(), size)))
-        fp32, bf16, peer = (
+        *ours, peer = (
             side.side(found)
             for side, found in zip(sides, in_turn(*sides, repeat=repeat, name="certification"), strict=True)
         )
     row, unit = f"certification, batch {size['batch']:,}", "draws a second"
-    yield Comparison(row=f"{row}, fp32", ours=fp32, peer=peer, unit=unit, goal=times(1))
-    yield Comparison(row=f"{row}, bf16", ours=bf16, peer=peer, unit=unit, goal=times(1.8))
+    for precision, one, goal in zip(PRECISIONS, ours, (1, 1.8), strict=False):
+        yield Comparison(row=f"{row}, {precision}", ours=one, peer=peer, unit=unit, goal=times(goal))
 
 
 def loop(turn: Turn, root: str, size: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@
 Ours is an evaluate unit, as an evaluator does it: it looks the network up, attacks, answers the natural and the
 attacked images on the defender's draws, and commits its rows. The peer does the same attack on the same images, with
 the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size;
-ours computes in fp32, as the peer does, and in bf16.
+ours computes in fp32, as the peer does, and in bf16 where the processor can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, repeated
+from subjects import PRECISIONS, cifar, folder, hardly_trained, jobs, repeated
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -31,7 +31,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
     images, steps = size["images"], size["steps"]
-    units = {precision: asked(precision, **size) for precision in ("fp32", "bf16")}
+    units = {precision: asked(precision, **size) for precision in PRECISIONS}
     for name, knowledge, eot, goal in (
         (f"PGD-{steps} under eot-10", "eot-10", 10, 5.0), (f"PGD-{steps} under fixed", "fixed", 1, 2.0),
         ("natural answers", "none", 0, 2.0),
@@ -45,9 +45,9 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             ]
             sides.append(held.enter_context(Apart(f"{peer}, textbook, fp32", library, cifar(), size, eot)))
             found = in_turn(*sides, repeat=repeat, name=row)
-            fp32, bf16, theirs = (side.side(values) for side, values in zip(sides, found, strict=True))
-        yield Comparison(row=f"{row}, fp32", ours=fp32, peer=theirs, unit="seconds", goal=times(goal))
-        yield Comparison(row=f"{row}, bf16", ours=bf16, peer=theirs, unit="seconds", goal=times(goal))
+            *ours, theirs = (side.side(values) for side, values in zip(sides, found, strict=True))
+        for precision, one in zip(PRECISIONS, ours, strict=True):
+            yield Comparison(row=f"{row}, {precision}", ours=one, peer=theirs, unit="seconds", goal=times(goal))
 
 
 def asked(precision: str, *, width: int, images: int, steps: int) -> tuple[Job, dict[str, Job]]:

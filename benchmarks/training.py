@@ -1,9 +1,11 @@
-"""A training step: ResNet-18, BN+IN layer-free, black-box, PGD-10, batch 128, against the textbook's in fp32 and bf16.
+"""A training step: ResNet-18, BN+IN layer-free, black-box, PGD-10, batch 128, against the textbook's.
 
     python benchmarks/training.py [--repeat N] [--small]
 
-Ours is an epoch of a train unit, by its row's images a second: as a sweep does it by default, and in bf16. Networks are
-compiled on GPUs alone; `compiled` is what that would give here. An epoch is one step; the first one is the warm-up.
+Ours is an epoch of a train unit, by its row's images a second: with a path for each example, as a sweep does it by
+default, and with one path a batch, which is what the textbook has. Its network without norms leaves the convolutions,
+the limit of what norms may cost. All in fp32, and in bf16 where the processor can. Networks are compiled on GPUs alone;
+`compiled` is what that would give here. An epoch is one step; the first one is the warm-up.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
-from pairs import Apart, Comparison, Turn, cpu, in_turn, main, times
-from subjects import cifar, done, folder, jobs, resnet18
+from pairs import Apart, Comparison, Goal, Side, Turn, cpu, in_turn, main, times
+from subjects import PRECISIONS, cifar, done, folder, jobs, resnet18
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 8
-BF16 = {"precision": "bf16"}
+MINUTES = 10
 LR = 1e-3
 """On images of noise a high rate may diverge."""
 SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
@@ -31,33 +32,41 @@ SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
-    goals = (times(3.5), times(1.5)) if amx() else (times(1), times(1))
     with contextlib.ExitStack() as held:
-        ours = [apart(held, job(repeat, **size, **given)) for given in ({}, BF16)]
-        theirs = [
-            held.enter_context(Apart(f"textbook, {name}", textbook_steps, cifar(), size, name == "bf16"))
-            for name in ("fp32", "bf16")
-        ]
-        found = in_turn(*ours, *theirs, repeat=repeat, name="training step")
-        sides = [side.side(values) for side, values in zip([*ours, *theirs], found, strict=True)]
-    plain, bf16, fp32, half = sides
-    for name, one, peer, goal in (
-        ("as by default", plain, fp32, times(1)), ("bf16, against fp32", bf16, fp32, goals[0]),
-        ("bf16, against bf16", bf16, half, goals[1]),
-    ):  # fmt: skip
-        yield Comparison(row=f"training step, {name}", ours=one, peer=peer, unit="seconds", goal=goal)
+        sides: dict[tuple[str, str], Apart] = {}
+        for precision in PRECISIONS:
+            plain = (textbook_steps, cifar(), size, precision == "bf16", 1, "cpu")
+            sides |= {
+                ("ours", precision): apart(held, job(repeat, **size, precision=precision)),
+                ("per batch", precision): apart(held, job(repeat, **size, precision=precision, protocol="paper")),
+                ("textbook", precision): held.enter_context(Apart(f"textbook, {precision}", *plain)),
+                ("bare", precision): held.enter_context(Apart(f"textbook without norms, {precision}", *plain, True)),
+            }
+        found = in_turn(*sides.values(), repeat=repeat, name="training step")
+        of = {key: side.side(values) for (key, side), values in zip(sides.items(), found, strict=True)}
+    same, across = (times(1.5), times(3.5)) if amx() else (times(1), times(1))
+    for how in PRECISIONS:
+        ours, peer, goal = of["ours", how], of["textbook", how], same if how == "bf16" else times(1)
+        if how == "bf16":
+            yield step("bf16, against fp32", ours, of["textbook", "fp32"], across)
+        yield step(f"{how}, against {how}", ours, peer, goal)
+        yield step(f"{how}, one path a batch, against {how}", of["per batch", how], peer, goal)
+        yield step(f"{how}, against no norms", ours, of["bare", how])
     if small:  # to compile is no work of seconds
         return
+    how = PRECISIONS[-1]
     for width in (size["width"], size["width"] // 4):
         with contextlib.ExitStack() as held:
-            jobs = [job(repeat, **{**size, "width": width}, **BF16, compile=how) for how in (True, False)]
+            jobs = [job(repeat, **{**size, "width": width}, precision=how, compile=given) for given in (True, False)]
             both = [apart(held, one) for one in jobs]
             found = in_turn(*both, repeat=repeat, name=f"compiled, width {width}")
             compiled, eager = (side.side(values) for side, values in zip(both, found, strict=True))
-        yield Comparison(
-            row=f"training step, bf16, width {width}: compiled, against eager", ours=compiled, peer=eager,
-            unit="seconds",
-        )  # fmt: skip
+        yield step(f"{how}, width {width}: compiled, against eager", compiled, eager)
+
+
+def step(what: str, ours: Side, peer: Side, goal: Goal | None = None) -> Comparison:
+    """Return a row."""
+    return Comparison(row=f"training step, {what}", ours=ours, peer=peer, unit="seconds", goal=goal)
 
 
 def apart(held: contextlib.ExitStack, job: Job) -> Apart:
@@ -91,7 +100,8 @@ def job(
 def called(job: Job) -> str:
     """Return what a job's way of training is."""
     settings = job.unit.settings
-    return f"rna-ray, {settings['precision']}, {'compiled' if settings['compile'] else 'eager'}"
+    how = "compiled" if settings["compile"] else "eager"
+    return f"rna-ray, {settings['precision']}, {how}, a path for each {settings['network']['paths']}"
 
 
 def epochs(turn: Turn, job: Job) -> None:
@@ -117,13 +127,13 @@ def textbook_steps(
 ) -> None:
     """Measure the seconds of the textbook's step, on the average over so many of them.
 
-    A `bare` one has no norms, and is compiled, its channels last: the convolutions, as fast as they are to be had.
+    A `bare` one has no norms, and on a GPU is compiled, its channels last: the convolutions, as fast as can be had.
     """
     import textbook
     import torch
 
     network = textbook.ResNet18(size["width"], torch.nn.Identity if bare else textbook.RandomNorm).to(device)
-    if bare:
+    if bare and device == "cuda":
         network.to(memory_format=torch.channels_last)
         network.compile(dynamic=False)
     optimizer = textbook.sgd(network, LR)

@@ -38,7 +38,10 @@ class Behaviour:
 
 @torch.no_grad()
 def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
-    """Return how a defence behaves on clean images (N, C, H, W) in [0, 1], seen over draws that neither side uses."""
+    """Return how a defence behaves on clean images (N, C, H, W) in [0, 1], seen over draws that neither side uses.
+
+    At most `IMAGES` of them, uncompiled where it is compiled for batches of another size.
+    """
     if not defence.together:
         some = torch.arange(min(len(x), IMAGES), device=x.device)
         defence, x = defence.rows(some), x[some]

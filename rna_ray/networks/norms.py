@@ -129,7 +129,9 @@ class BatchGroupNorm(BatchStatistics, GroupNorm):
         mean, variance = (self.running_mean, self.running_var) if self.update or not batch else (None, None)
         if batch and x.shape[0] * x.shape[2] * x.shape[3] * size == 1:
             return self._single(x)
-        if size == 1:
+        if mean is not None and variance is not None and not batch:  # a group's are those of each of its channels
+            mean, variance = _spread(mean, size), _spread(variance, size)
+        if size == 1 or not batch:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, batch, MOMENTUM, self.eps)
         grouped = x.reshape(x.shape[0], self.groups, size * x.shape[2], x.shape[3])
         y = F.batch_norm(grouped, mean, variance, None, None, batch, MOMENTUM, self.eps).view_as(x)
@@ -302,7 +304,7 @@ class Norm(nn.Module):
         return self._mixture(x, members, self.path)
 
     def _apart(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor) -> torch.Tensor:
-        """Return a batch whose examples answer each for itself: those of one member together, by torch's kernel."""
+        """Return a batch whose examples answer each for itself: those of one member together."""
         order = path_N.argsort(stable=True)
         back = order.argsort()
         parts = kernels.permuted(x, order, back).split(path_N.bincount(minlength=len(members)).tolist())

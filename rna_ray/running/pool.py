@@ -113,8 +113,8 @@ class Pool:
     """Evaluators that live while there is work for them and room beside the trials; a thread of the driver feeds them.
 
     A unit is queued once its networks are trained or imported. Those of milliseconds are handed out several at a time.
-    One whose evaluator died is queued again, up to `RETRIES` times, or `NODES_LOST` times where its whole node left;
-    it is handed out alone then, as nobody knows which of several it was.
+    One whose evaluator died is queued again, up to `RETRIES` times, or `NODES_LOST` times where its whole node left.
+    Where it was the evaluator alone, it is handed out alone then, as nobody knows which of several it was.
     """
 
     def __init__(
@@ -142,8 +142,10 @@ class Pool:
 
     def left(self, unit: Unit, node_id: str | None) -> bool:
         """Return whether a unit's process died because its node left, and not too often for that to be chance."""
-        if not self.room.machines.gone(node_id):
-            return False
+        return self.room.machines.gone(node_id) and self._by_chance(unit)
+
+    def _by_chance(self, unit: Unit) -> bool:
+        """Return whether one more node that left counts for nothing against a unit that was there."""
         with self._lock:
             self._nodes_lost[unit.id] += 1
             return self._nodes_lost[unit.id] <= NODES_LOST
@@ -271,7 +273,7 @@ class Pool:
     def _take(self) -> list[tuple[Unit, int]]:
         """Take from the queue what one evaluator does next: a unit, or several short ones, never all that are left."""
         with self._lock:
-            evaluators = 1 + len(self._idle) + len(self._busy)
+            evaluators = 1 + len(self._idle) + len(self._busy) + len(self._starting)
             most = min(TOGETHER, len(self._queue) // (2 * evaluators))
             taken = [self._queue.popleft()]
             seconds = self._seconds(taken[0])
@@ -289,7 +291,9 @@ class Pool:
         try:
             ended = ray.get(reference)
             self._rest(evaluator)
-            self._pace = sum(one.seconds for one in ended) / max(1, sum(self.tasks.costs[one.unit_id] for one in ended))
+            if all(one.state == "done" for one in ended):  # one that fails at once says nothing of the next one
+                costs = sum(self.tasks.costs[one.unit_id] for one in ended)
+                self._pace = sum(one.seconds for one in ended) / max(1, costs)
             self._put_back(units[len(ended) :])
         except RayTaskError as error:
             self._rest(evaluator)
@@ -300,18 +304,20 @@ class Pool:
                 self._put_back([(unit, deaths + 1) for unit, deaths in units])
         except RayError as error:  # the actor, its node, or what it needed is gone
             self._end([evaluator.actor])
-            ended = [done for one in reversed(units) if (done := self._died(evaluator, one, error))]
+            gone = self.room.machines.gone(evaluator.node)
+            ended = [done for one in reversed(units) if (done := self._died(one, error, gone))]
         if all(one.state != "stopped" for one in ended):
-            self._assign()  # the evaluator works while what it has done is counted
+            self._resize()  # first, or an evaluator that has to go would always be at work again
+            self._assign()  # here already, so that it works while what it has done is counted
         for done in ended:
             if done.unit_id != units[0][0].id:
                 self.progress.begun(done.unit_id)
             self._ended(done)
 
-    def _died(self, evaluator: _Alive, waiting: tuple[Unit, int], error: RayError) -> Done | None:
-        """Queue a unit again whose evaluator died; return how it ended where that was once too often."""
+    def _died(self, waiting: tuple[Unit, int], error: RayError, gone: bool) -> Done | None:
+        """Queue a unit again whose evaluator died, or its node; return how it ended if that was once too often."""
         unit, deaths = waiting
-        deaths += not self.left(unit, evaluator.node)
+        deaths += not (gone and self._by_chance(unit))
         if deaths > RETRIES:
             return lost(self.tasks.job(unit), sentence(error))
         self._put_back([(unit, deaths)])

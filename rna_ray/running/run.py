@@ -15,6 +15,7 @@ from rich.console import Console
 from rna_ray.errors import RunStopped, StoreError
 from rna_ray.running import display, drivers, rounds
 from rna_ray.running.budget import Spending
+from rna_ray.running.processor import slow_in_bf16
 from rna_ray.running.progress import Known, Progress
 from rna_ray.running.provenance import code
 from rna_ray.running.state import asked
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rna_ray.running.machines import Machines
     from rna_ray.running.races import Races
 
+Say = Callable[[str], None]
 Ledger = Callable[..., Progress]
 AtWork = Callable[[Progress], contextlib.AbstractContextManager[None]]
 
@@ -95,17 +97,22 @@ def _run(
             found, machines = _find(plan, store, retry), None
         else:
             found, machines = _find_as_ray_starts(plan, store, retry, address, held)
+        say: Say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
+        if events is console.file:  # where each line is one of JSON
+            say = lambda line: None  # noqa: E731
         for why in found.status.damaged.values():
-            _print(console, f"{why}: its unit is done again")
-        if found.dropped and events is not console.file:  # which would be no line of JSON
-            _print(console, _DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
+            say(f"{why}: its unit is done again")
+        if found.dropped:
+            say(_DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
         if not found.tasks.units:
             _remember(plan, store, found)
             return Summary(status=found.status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
         if used_up:
             _remember(plan, store, found)
             raise RunStopped(used_up)
-        _say_who_else(store, console)
+        _say_who_else(store, say)
+        if address in ("inline", "local") and _in_slow_bf16(found.tasks):
+            say(_SLOW)
         at_work = functools.partial(_at_work, plan, store, found, stop, spending, address, events)
         known = functools.partial(_known, plan, store)
         ledger = functools.partial(
@@ -129,6 +136,10 @@ def _run(
 _DROPPED = (
     "{0}: the store knows it with other settings, which ask for {1} that these do not; tables of {0} leave them out "
     "from now on, their results stay"
+)
+_SLOW = (
+    "precision bf16 on this machine's processor, which has no instructions for it (AVX-512, AMX, or Arm's bf16), takes "
+    "10 times as long as fp32 and more: Ctrl-C, and run with --set precision=fp32, unless that is meant"
 )
 
 
@@ -248,16 +259,19 @@ def _at_work(
         yield
 
 
-def _say_who_else(store: Store, console: Console) -> None:
+def _in_slow_bf16(tasks: Tasks) -> bool:
+    """Return whether units are to compute in bf16 on this machine's processor, and it has no instructions for that."""
+    return slow_in_bf16() and any(
+        unit.settings.get("precision") == "bf16" and not tasks.share(unit.kind).gpu for unit in tasks.units
+    )
+
+
+def _say_who_else(store: Store, say: Say) -> None:
     """Say which drivers are at work on the store already, and of which only a file was left, which is removed."""
     for dead in drivers.tidy(store):
-        _print(console, f"a driver ended without a word: {dead.text()}")
+        say(f"a driver ended without a word: {dead.text()}")
     for other in drivers.at_work(store):
-        _print(console, f"also at work on this store: {other.text()}; both go on, but may do the same unit twice")
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(f"also at work on this store: {other.text()}; both go on, but may do the same unit twice")
 
 
 _Wanted = set[tuple[str, str]]  # ids of networks, each with the checkpoint that is read

@@ -43,23 +43,31 @@ Commit = Callable[[Store, Unit, Views], None]
 
 
 def perform_all(jobs: Sequence[Job]) -> list[Done]:
-    """Do short units one after the other, each as `perform` does, and wait for the disk once for all of them.
+    """Do short units one after the other, each as `perform` does, and let the disk be waited for once for all of them.
 
-    Returns how they ended, without those that are left once they have taken `TOGETHER_SECONDS`.
+    Returns how they ended, without those that are left once they have taken `TOGETHER_SECONDS`, or one was stopped.
     """
     if len(jobs) == 1:
         return [perform(jobs[0])]
     made: list[tuple[str, Views, str]] = []
-    ended: list[Done] = []
-    started = time.monotonic()
-    for job in jobs:
-        ended.append(perform(job, commit=lambda _, unit, views: made.append((unit.id, views, RECORDS[unit.kind]))))
-        if time.monotonic() - started > TOGETHER_SECONDS:
-            break
+    ended = _one_by_one(
+        jobs, lambda _, unit, views: made.append((unit.id, views, RECORDS[unit.kind])), seconds=TOGETHER_SECONDS
+    )
     try:
         open_store(jobs[0].store).commit_all(made)
     except Exception:  # of one of them: each is done once more by itself, and says so
-        return [perform(job) for job in jobs[: len(ended)]]
+        return _one_by_one(jobs[: len(ended)], _commit)
+    return ended
+
+
+def _one_by_one(jobs: Sequence[Job], commit: Commit, *, seconds: float = math.inf) -> list[Done]:
+    """Do units until one is stopped, as the next would be for the same reason, or so many seconds have passed."""
+    ended: list[Done] = []
+    until = time.monotonic() + seconds
+    for job in jobs:
+        ended.append(perform(job, commit=commit))
+        if ended[-1].state == "stopped" or time.monotonic() > until:
+            break
     return ended
 
 
@@ -72,7 +80,7 @@ def perform(job: Job, report: Report = lambda row: None, commit: Commit = _commi
 
     A unit that the store holds already is left alone, and so is one whose process left because its time was up. What
     the driver does not want any more, and what is not the unit's fault, stops it. `report` gets each epoch's row of a
-    training.
+    training, which commits its rows itself; `commit` those of all else.
     """
     started = time.perf_counter()
     try:

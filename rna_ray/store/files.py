@@ -9,7 +9,7 @@ import posixpath
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,15 +137,14 @@ class Files:
                     _make_folder(target.parent)
                     beside.append(target.with_name(layout.temporary(target.name)))
                     beside[-1].write_bytes(data)
-            with _one_sentence("write", str(targets[0])):
-                _sync_all(beside)
-            created = [_link(temporary, target) for temporary, target in zip(beside, targets, strict=True)]
-            with _one_sentence("write", str(targets[0])):
-                _sync_all({target.parent for target in targets})
+            _sync_all(dict(zip(beside, targets, strict=True)))
+            try:
+                return [_link(temporary, target) for temporary, target in zip(beside, targets, strict=True)]
+            finally:  # where one gets no name, those before it have theirs
+                _sync_all({target.parent: target for target in targets})
         finally:
             for temporary in beside:
                 temporary.unlink(missing_ok=True)
-        return created
 
     def _put(self, file: tuple[PurePosixPath, bytes]) -> bool:
         path, data = file
@@ -296,8 +295,6 @@ def _link(temporary: Path, target: Path) -> bool:
             if target.exists():
                 return False
             os.replace(temporary, target)
-        else:
-            temporary.unlink()
         return True
 
 
@@ -309,12 +306,20 @@ def _make_folder(folder: Path) -> None:
         _sync(folder.parent)
 
 
-def _sync_all(paths: Collection[Path]) -> None:
-    """Put files and folders on the disk, which takes many at a time for little more than one."""
+def _sync_all(paths: Mapping[Path, Path]) -> None:
+    """Put files and folders on the disk, which takes many at a time for little more than one.
+
+    Each comes with the file that an error names.
+    """
+
+    def sync(path: Path) -> None:
+        with _one_sentence("write", str(paths[path])):
+            _sync(path)
+
     if len(paths) == 1:
-        return _sync(*paths)
+        return sync(*paths)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(_sync, paths))
+        list(pool.map(sync, paths))
 
 
 def _sync(path: Path) -> None:

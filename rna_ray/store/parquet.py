@@ -88,9 +88,10 @@ class Store:
         self.commit_all([(unit_id, views, record)])
 
     def commit_all(self, units: Iterable[tuple[str, Views, str]]) -> None:
-        """Write the rows of several units, each as `commit` does, and wait for the disk once for them all."""
+        """Write the rows of several units, each as `commit` does: the details of all, then the records of all."""
         checked = [(unit_id, self._checked(unit_id, views, record), record) for unit_id, views, record in units]
-        asked = [(unit_id, tables, record) for unit_id, tables, record in checked if not self.is_done(unit_id, record)]
+        done = self.files.each(lambda one: self.is_done(one[0], one[2]), checked)
+        asked = [one for one, there in zip(checked, done, strict=True) if not there]
         if not asked:
             return
         self._begin()

@@ -360,7 +360,7 @@ def conform(view: str, table: pa.Table) -> pa.Table:
     """
     schema = SCHEMAS[view]
     if table.schema == schema and not any(table[at].null_count for at in _FILLED[view]):
-        return table
+        return table.replace_schema_metadata(None)
     if unexpected := sorted(set(table.column_names) - set(schema.names)):
         raise ValueError(f"view {view} has no column {', '.join(unexpected)}")
     return pa.table([_fitted(view, table, column) for column in schema], schema=schema)

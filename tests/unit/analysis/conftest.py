@@ -22,6 +22,7 @@ def _row(view: str, **given: Any) -> dict[str, Any]:
     def value(column: pa.Field) -> Any:
         return None if column.nullable else [0] if pa.types.is_list(column.type) else _FILLED.get(column.type, 0)
 
+    given = {"settings": "{}", **given}
     return {column.name: given.get(column.name, value(column)) for column in SCHEMAS[view]}
 
 

@@ -67,7 +67,7 @@ def transfers(book: Any) -> Store:
     attacked("BN", "LN", [1, 1, 0, 0], seed=1)
     attacked("LN", "BN", [0, 1, 0, 1])
     attacked("LN", "LN", [0, 0, 0, 1])
-    attacked("BN natural", "LN", [1, 1, 1, 1])  # trained otherwise: not in the figure
+    attacked("BN natural", "LN", [1, 1, 1, 0])  # trained otherwise: a panel of its own
     return book.close()
 
 

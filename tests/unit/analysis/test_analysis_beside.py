@@ -116,10 +116,14 @@ def test_the_caption_says_where_they_come_from_and_what_compares(text: str) -> N
 def test_a_network_of_another_scale_and_a_diverged_one(make_book: Callable[..., Any]) -> None:
     four = four_rows(make_book("four", "rna-table4"))
     full = {"network": "resnet18", "width": 64, "data": "cifar10", "precision": "fp32"}
-    four.trained("GN+LN, ours", **full, train_examples=49_488, epochs=200)
+    given = {"settings": '{"network": {"weights_sha256": "ab"}}'}
+    four.trained("GN+LN, ours", **full, **given, train_examples=49_488, epochs=200)
     four.trained("GN+LN, paper", **full, train_examples=9, epochs=3, state="diverged")
     caption = table(connect(four.close()), "rna-table4").splitlines()[-1]
-    said = "in bf16; resnet18 of width 64 on 49,488 images of cifar10 for 200 epochs without an attack, in fp32. "
+    said = (
+        "in bf16; resnet18 of width 64 from given weights on 49,488 images of cifar10 for 200 epochs without an "
+        "attack, in fp32. "
+    )
     assert said in caption and "on 9 images" not in caption
 
 
@@ -285,6 +289,13 @@ def test_a_variants_name_is_matched_whole() -> None:
     assert papers.first(row, ["BN natural", "GN+BN, ours", "BN", "BN, ours"]) == "BN"
     assert papers.first(row, ["BN+IN, ours", "BN, fp32, ours"]) == "BN, fp32, ours"
     assert papers.first(row, ["BN+IN"]) is None
+
+
+def test_a_printed_row_stands_beside_the_variant_that_it_names() -> None:
+    rows = {row.method: row for row in papers.rows("rna-table3")}
+    ours = ["AT, BN, paper", "AT, BN+IN, paper", "AWP, BN, paper", "AWP, BN+IN, paper"]
+    assert (rows["RNA"].label, papers.first(rows["RNA"], ours)) == ("RNA, printed", "AT, BN+IN, paper")
+    assert papers.first(rows["AWP"], ours) == "AWP, BN, paper" and papers.first(rows["RobNet"], ours) is None
 
 
 def test_columns_of_several_radii_are_told_apart_before_and_after_there_are_rows() -> None:

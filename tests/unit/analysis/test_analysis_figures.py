@@ -38,11 +38,12 @@ from rna_ray.store import connect
 
 def test_transfer_counts_images_and_averages_their_seeds(book) -> None:
     rows = rows_of(transfers(book), "rna-figure1")
-    assert [(row["training"], row["source"], row["target"]) for row in rows] == [
-        ("natural", "BN natural", "BN natural"), ("natural", "BN natural", "LN natural"),
-        ("adversarial", "BN", "BN"), ("adversarial", "BN", "LN"), ("adversarial", "LN", "BN"),
-        ("adversarial", "LN", "LN"),
+    assert [(row["source_training"], row["training"], row["source"], row["target"]) for row in rows] == [
+        ("natural", "natural", "BN natural", "BN natural"), ("natural", "natural", "BN natural", "LN natural"),
+        *(("adversarial", "adversarial", *pair) for pair in (("BN", "BN"), ("BN", "LN"), ("LN", "BN"), ("LN", "LN"))),
+        ("natural", "adversarial", "BN natural", "LN"),
     ]  # fmt: skip
+    assert (rows[-1]["accuracy"], rows[-1]["printed"]) == (0.75, None)
     row = only(rows, source="BN", target="LN")
     assert (row["accuracy"], row["n"], row["seeds"]) == (0.625, 4, 2)  # (1 + 1 + 0 + 1/2) / 4: four images, not eight
     assert (row["low"], row["high"]) == pytest.approx(mean_interval(0.625, 4))

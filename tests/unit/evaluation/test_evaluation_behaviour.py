@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import grad
 
 from rna_ray.data import Split
-from rna_ray.evaluation.behaviour import LOOKS, Behaviour
+from rna_ray.evaluation.behaviour import IMAGES, LOOKS, Behaviour
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import PathSpace
 
@@ -121,6 +121,15 @@ def test_every_batch_counts_for_the_rows_but_one_is_looked_at() -> None:
     made = Network(Counted(), PathSpace(()), mean=(0.5,), std=(0.5,))
     evaluated(made, binary(), attack="natural", draws=1, examples=(0, 24))
     assert calls == [4] * (1 + LOOKS + 2 * 6)  # the looks, one of them twice; each batch clean and attacked
+
+
+@pytest.mark.parametrize(("evaluated_in", "images"), [("eval", IMAGES), ("train_frozen", 20)])
+def test_a_few_images_are_looked_at_and_all_of_a_batch_that_hang_together(evaluated_in: str, images: int) -> None:
+    calls: list[int] = []
+    made = network("BN")
+    made.register_forward_hook(lambda module, given, answer: calls.append(len(answer)))
+    evaluated(made, attack="natural", draws=1, batch=20, examples=(0, 20), eval=evaluated_in)
+    assert calls == [images] * (1 + LOOKS) + [20] * 2
 
 
 class Private(Body):

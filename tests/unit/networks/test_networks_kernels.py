@@ -100,3 +100,5 @@ def test_bfloat16_costs_its_rounding_and_no_more(space: str, size: int) -> None:
     agree(layer, twin, x, within=2**-5)
     torch.testing.assert_close(layer(x).double(), twin(x.double()), rtol=2**-8, atol=1e-5)
     assert all(buffer.dtype is torch.float32 for buffer in layer.buffers())
+    layer, twin, x = layer.eval(), twin.eval(), images(8, EXAMPLES, size=size).bfloat16()
+    torch.testing.assert_close(layer(x).double(), twin(x.double()), rtol=2**-8, atol=1e-5)

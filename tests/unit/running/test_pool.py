@@ -27,6 +27,8 @@ class Ray:
         """The id of a unit that no evaluator survives."""
         self.broken = ""
         """The id of a unit with which no call ends well, though the evaluator lives on."""
+        self.states: dict[str, Any] = {}
+        """How units end, where that is not well."""
         self.most = 10**6
         """How many units an evaluator does before its time is up."""
 
@@ -40,7 +42,7 @@ class Ray:
         if self.broken in self.calls[reference]:
             raise RayTaskError("perform", "no", ValueError("no"))
         done = self.calls[reference][: self.most]
-        return [Done(unit_id=one, kind="evaluate", state="done", seconds=0.001) for one in done]
+        return [Done(unit_id=one, kind="evaluate", state=self.states.get(one, "done"), seconds=0.001) for one in done]
 
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
@@ -78,8 +80,10 @@ def made(units: list[Unit], ray: Ray, *, evaluators: int = 1, costs: dict[str, i
         priorities={}, costs=dict.fromkeys((unit.id for unit in units), COST) | (costs or {}),
         job=lambda unit: SimpleNamespace(unit=unit),
     )
-    machines = SimpleNamespace(gone=lambda node: False)
-    room = SimpleNamespace(weigh=lambda ready: None, machines=machines)
+    machines = SimpleNamespace(gone=lambda node: False, grows=False)
+    room = SimpleNamespace(
+        weigh=lambda ready: None, machines=machines, evaluators=lambda training: len(found._idle) + len(found._busy)
+    )
     stop = SimpleNamespace(asked=False)
     found = Pool(tasks, Events(), units, set(), room, None, stop)  # type: ignore[arg-type]
     actors = [SimpleNamespace(perform=ray) for _ in range(evaluators)]
@@ -161,3 +165,37 @@ def test_an_error_of_a_call_is_that_of_one_unit(ray: Ray) -> None:
     ended = busy.progress.ended  # type: ignore[attr-defined]
     assert ended == {unit.id: "failed" if unit.id == ray.broken else "done" for unit in units}
     assert not ray.killed and [call for call in ray.calls if ray.broken in call][1:] == [[ray.broken]]
+
+
+def test_one_that_fails_at_once_says_nothing_of_how_long_the_next_ones_take(ray: Ray) -> None:
+    units = named(100)
+    busy = made(units, ray)
+    ray.states = {units[0].id: "failed"}
+    busy._assign()
+    rest(busy)
+    assert [len(call) for call in ray.calls[:3]] == [1, 1, 49]
+
+
+def test_evaluators_without_room_leave_as_they_end_a_unit_whatever_is_queued(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = made(named(1000), ray, evaluators=4)
+    busy._assign()
+    monkeypatch.setattr(busy.room, "evaluators", lambda training: 1)
+    for left in (3, 2, 1, 1):
+        busy._collect(next(iter(busy._busy)))
+        assert len(busy._busy) == left
+    assert len(ray.killed) == 3 and busy._queue
+
+
+def test_whether_a_node_is_gone_is_asked_once_and_its_units_may_go_together_again(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units, asked = named(100), []
+    busy = made(units, ray)
+    busy._pace, ray.deadly = 0.001 * TOGETHER_SECONDS / COST, units[5].id
+    monkeypatch.setattr(busy.room.machines, "gone", lambda node: not asked.append(node))
+    busy._assign()
+    busy._collect(next(iter(busy._busy)))
+    again = [unit.id for unit, _ in busy._take()]
+    assert asked == ["node"] and len(again) > 1 and again[0] == ray.calls[0][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,6 +150,36 @@ def test_several_that_take_their_time_are_not_all_done_together(
     ended = work.perform_all(jobs)
     assert [done.unit_id for done in ended] == [job.unit.id for job in jobs[:2]]
     assert store.done("evaluations") == {done.unit_id for done in ended}
+
+
+def test_of_several_none_is_begun_after_one_that_was_stopped(
+    do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = train("BN", objective="natural", epochs=1)
+    assert do(network).state == "done"
+    jobs = [
+        Job(unit=evaluation(network, (at, at + 10)), store=store.uri, root=None, download=False, threads=1,
+            device="cpu", attempt=1)
+        for at in range(0, 40, 10)
+    ]  # fmt: skip
+
+    def full(self: Store, given: Any) -> None:
+        raise StoreError(os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Store, "commit_all", full)
+    assert [done.state for done in work.perform_all(jobs)] == ["stopped"]
+    assert not store.done("evaluations")
+    monkeypatch.undo()
+    plain, left = work.check_in, [2]
+
+    def check_in(job: Job, store: Store) -> str:
+        left[0] -= 1
+        return "not wanted any more" if left[0] < 0 else plain(job, store)
+
+    monkeypatch.setattr(work, "check_in", check_in)
+    ended = work.perform_all(jobs)
+    assert [done.state for done in ended] == ["done", "done", "stopped"]
+    assert store.done("evaluations") == {done.unit_id for done in ended[:2]}
 
 
 def test_where_several_cannot_be_written_together_each_says_why_itself(do: Perform, store: Store) -> None:

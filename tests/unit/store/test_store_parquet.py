@@ -18,7 +18,7 @@ import pytest
 
 from rna_ray.errors import StoreError
 from rna_ray.store import Store, connect, layout, open_store
-from rna_ray.store.files import Files
+from rna_ray.store.files import Files, open_files
 from rna_ray.store.records import SCHEMAS
 from rna_ray.store.verify import verify
 
@@ -101,6 +101,48 @@ def test_a_write_that_fails_is_one_sentence_and_leaves_nothing(store: Store, tmp
     with pytest.raises(StoreError, match="cannot write"):
         store.files.write(PurePosixPath("evaluations/u2.parquet"), b"x")
     assert {p for p in Path(store.uri).rglob("*") if p.is_file()} == store_files
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_without_hard_links_takes_a_file_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*given: Any) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr("os.link", link)
+    files, one, two = open_files(tmp_path), PurePosixPath("a/one"), PurePosixPath("b/two")
+    assert files.create_all([(one, b"1"), (two, b"2")]) == [True, True]
+    assert files.create_all([(two, b"3"), (PurePosixPath("b/three"), b"3")]) == [False, True]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "a/one", "b/three", "b/two",
+    ]  # fmt: skip
+    assert files.read(two) == b"2"
+
+
+def test_of_several_files_that_have_their_names_all_are_on_the_disk_whatever_befalls_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b" / "two").mkdir(parents=True)
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with pytest.raises(StoreError, match=r"cannot write .*/b/two: "):
+        open_files(tmp_path).create_all([(PurePosixPath("a/one"), b"1"), (PurePosixPath("b/two"), b"2")])
+    assert (tmp_path / "a" / "one").read_bytes() == b"1" and str(tmp_path / "a") in synced[-2:]
+
+
+def test_the_file_is_named_for_which_the_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if "two" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "the disk fails")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(StoreError, match=r"cannot write .*/two: .*the disk fails"):
+        open_files(tmp_path).create_all([(PurePosixPath("one"), b"1"), (PurePosixPath("two"), b"2")])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def several(rows, *unit_ids: str) -> list[tuple[str, dict[str, pa.Table], str]]:

@@ -101,7 +101,7 @@ def test_imagenets_eight_gpus_are_eight_workers() -> None:
     made = planned("rna-table3-imagenet")
     assert made.spec.resources.train.processes == 8
     trainings = [unit.settings["training"] for unit in made.units if unit.kind == "train"]
-    assert len(trainings) == 4 and {one["batch"] for one in trainings} == {512}
+    assert len(trainings) == 6 and {one["batch"] for one in trainings} == {512}
     alone = load(SWEEPS / "rna-table3-imagenet.yaml", sets=["resources.train={gpu: 1}"])
     assert plan(alone, digest=lambda data: data.name).units == made.units
 
