@@ -8,7 +8,7 @@ EVERY_CORE := -n auto --dist loadfile
 # Where Python may not keep what it compiled, every process, and each of Ray's workers, compiles torch and ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install quickstart test unit browser chaos bench bench-gpu bench-resume lint reference clean
+.PHONY: install quickstart test unit browser chaos bench bench-gpu bench-resume profile lint reference clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,6 +45,9 @@ bench-gpu: .venv/installed  ## the training step on a GPU
 
 bench-resume: .venv/installed  ## how long planning takes, and resuming beside a bare start of Ray
 	$(BIN)/python benchmarks/resume.py $(ARGS)
+
+profile: .venv/installed  ## where the time of a training step and of a sweep goes
+	$(BIN)/python benchmarks/profiles.py $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
