@@ -113,11 +113,10 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             found = in_turn(*both, repeat=repeat, name=row)
         said = [turns[-1][1] for turns in found]
         assert said[0] == said[1], f"the accuracies differ: {set(said[0].items()) ^ set(said[1].items())}"
+        goal = within(1.3) if size.shard == EXAMPLES else None
         for what, of in (("table", 0), ("paired comparison", 2)):
             sides = [side.side([turn[of] for turn in turns]) for side, turns in zip((mine, theirs), found, strict=True)]
-            yield Comparison(
-                row=f"{row}: {what}", ours=sides[0], peer=sides[1], unit="seconds", goal=within(1.3) if packed else None
-            )
+            yield Comparison(row=f"{row}: {what}", ours=sides[0], peer=sides[1], unit="seconds", goal=goal)
         yield Comparison(
             row=f"{row}: memory", unit="MB", goal=at_most(MEGABYTES), ours=held(mine.what, sides[0]),
             peer=held(theirs.what, sides[1]),
