@@ -22,7 +22,7 @@ ACTORS = 2
 EPS_255 = 40
 """More than the network was trained under, so that some images stand and some do not."""
 SIZES = {
-    False: {"width": 16, "epochs": 12, "examples": 128, "shard": 16},
+    False: {"width": 16, "epochs": 12, "examples": 128, "shard": 8},
     True: {"width": 4, "epochs": 1, "examples": 2, "shard": 1},
 }  # fmt: skip
 

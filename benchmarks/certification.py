@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import PRECISIONS, cifar, folder, hardly_trained, jobs, repeated
+from subjects import cifar, folder, hardly_trained, jobs, precisions, repeated
 
 from rna_ray.store import open_store
 
@@ -35,7 +35,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     entry |= {name: size[name] for name in ("selection", "draws", "batch")}
     with contextlib.ExitStack() as held:
         sides = []
-        for precision in PRECISIONS:
+        for precision in precisions():
             sweep = hardly_trained(width=size["width"], certification=[{**entry, "precision": precision}])
             network, unit = jobs(sweep, open_store(folder() / "certification" / precision))
             sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, unit, total)))
@@ -45,7 +45,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             for side, found in zip(sides, in_turn(*sides, repeat=repeat, name="certification"), strict=True)
         )
     row, unit = f"certification, batch {size['batch']:,}", "draws a second"
-    for precision, one, goal in zip(PRECISIONS, ours, (1, 1.8), strict=False):
+    for precision, one, goal in zip(precisions(), ours, (1, 1.8), strict=False):
         yield Comparison(row=f"{row}, {precision}", ours=one, peer=peer, unit=unit, goal=times(goal))
 
 

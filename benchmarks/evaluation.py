@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import PRECISIONS, cifar, folder, hardly_trained, jobs, repeated
+from subjects import cifar, folder, hardly_trained, jobs, precisions, repeated
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -31,7 +31,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
     images, steps = size["images"], size["steps"]
-    units = {precision: asked(precision, **size) for precision in PRECISIONS}
+    units = {precision: asked(precision, **size) for precision in precisions()}
     for name, knowledge, eot, goal in (
         (f"PGD-{steps} under eot-10", "eot-10", 10, 5.0), (f"PGD-{steps} under fixed", "fixed", 1, 2.0),
         ("natural answers", "none", 0, 2.0),
@@ -46,7 +46,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             sides.append(held.enter_context(Apart(f"{peer}, textbook, fp32", library, cifar(), size, eot)))
             found = in_turn(*sides, repeat=repeat, name=row)
             *ours, theirs = (side.side(values) for side, values in zip(sides, found, strict=True))
-        for precision, one in zip(PRECISIONS, ours, strict=True):
+        for precision, one in zip(precisions(), ours, strict=True):
             yield Comparison(row=f"{row}, {precision}", ours=one, peer=theirs, unit="seconds", goal=times(goal))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import training
 from pairs import CORES, Command, say
 from start import RNA_RAY
-from subjects import PRECISIONS, done
+from subjects import done, precisions
 
 from rna_ray.store import open_store
 from sweeps import fresh, sweep
@@ -36,7 +36,7 @@ def step(small: bool) -> Iterator[tuple[str, float]]:
     """Yield what a training step spends its seconds on."""
     from torch.profiler import ProfilerActivity, profile
 
-    job = training.job(2, **training.SIZES[small], precision=PRECISIONS[-1])
+    job = training.job(2, **training.SIZES[small], precision=precisions()[-1])
     profiler = profile(activities=[ProfilerActivity.CPU])
     epochs: list[Mapping[str, Any]] = []
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="in seconds of work: whether it works, no measurement")
     small = parser.parse_args().small
     for name, unit, look in (
-        (f"a training step, {PRECISIONS[-1]}", "seconds", step),
+        (f"a training step, {precisions()[-1]}", "seconds", step),
         ("a sweep", "core-seconds", units),
     ):
         say(f"{name}, in {unit}")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from pairs import CORES, Turn
 
-from rna_ray.running.processor import slow_in_bf16
 from rna_ray.running.run import absolute
 from rna_ray.running.tasks import Job, Tasks
 from rna_ray.store import Store, open_store
@@ -26,8 +25,13 @@ from rna_ray.sweep.status import standing
 
 Sweep = Mapping[str, Any]
 
-PRECISIONS = ("fp32",) if slow_in_bf16() else ("fp32", "bf16")
-"""What is measured here: bf16 only on processors that it is for."""
+
+@functools.cache
+def precisions() -> tuple[str, ...]:
+    """Return what is measured here: bf16 only on processors that multiply it."""
+    from rna_ray.networks.precision import multiplies_bf16
+
+    return ("fp32", "bf16") if multiplies_bf16() else ("fp32",)
 
 
 @functools.cache

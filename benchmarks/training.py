@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from pairs import Apart, Comparison, Goal, Side, Turn, cpu, in_turn, main, times
-from subjects import PRECISIONS, cifar, done, folder, jobs, resnet18
+from subjects import cifar, done, folder, jobs, precisions, resnet18
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -34,7 +34,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     size = SIZES[small]
     with contextlib.ExitStack() as held:
         sides: dict[tuple[str, str], Apart] = {}
-        for precision in PRECISIONS:
+        for precision in precisions():
             plain = (textbook_steps, cifar(), size, precision == "bf16", 1, "cpu")
             sides |= {
                 ("ours", precision): apart(held, job(repeat, **size, precision=precision)),
@@ -45,7 +45,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         found = in_turn(*sides.values(), repeat=repeat, name="training step")
         of = {key: side.side(values) for (key, side), values in zip(sides.items(), found, strict=True)}
     same, across = (times(1.5), times(3.5)) if amx() else (times(1), times(1))
-    for how in PRECISIONS:
+    for how in precisions():
         ours, peer, goal = of["ours", how], of["textbook", how], same if how == "bf16" else times(1)
         if how == "bf16":
             yield step("bf16, against fp32", ours, of["textbook", "fp32"], across)
@@ -54,7 +54,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         yield step(f"{how}, against no norms", ours, of["bare", how])
     if small:  # to compile is no work of seconds
         return
-    how = PRECISIONS[-1]
+    how = precisions()[-1]
     for width in (size["width"], size["width"] // 4):
         with contextlib.ExitStack() as held:
             jobs = [job(repeat, **{**size, "width": width}, precision=how, compile=given) for given in (True, False)]

@@ -91,9 +91,9 @@ def _in_space(axes: Any, rows: Rows, scale: Normalize, title: str) -> None:
     axes.view_init(elev=28, azim=-125)
     axes.set_title(title, pad=0)
     axes.tick_params(labelsize=6, pad=-2)
-    axes.set_xlabel("attack", fontsize=7, labelpad=-8)
-    axes.set_ylabel("orthogonal", fontsize=7, labelpad=-8)
-    axes.set_zlabel("loss", fontsize=7, labelpad=-3)
+    axes.set_xlabel("attack (1/255)", fontsize=7, labelpad=-8)
+    axes.set_ylabel("orthogonal (1/255)", fontsize=7, labelpad=-8)
+    axes.set_zlabel("loss (nats)", fontsize=7, labelpad=-3)
     axes.set_box_aspect((1, 1, 0.8), zoom=1.1)
 
 

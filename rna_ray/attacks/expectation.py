@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from rna_ray.attacks.base import Climbed, margin
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import following
+from rna_ray.networks.precision import arithmetic
 from rna_ray.randomness import global_state, seeded_generators
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -122,7 +123,7 @@ class Passes:
         path = draws.paths[0, 0] if self.native else draws.paths.flatten(0, 1)
         with (
             following(self.network, path, shared=self.native),
-            torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16),
+            arithmetic(x.device.type, bf16=self.bf16),
             self._watched(draws.seeds[0]),
         ):
             forward = self.forward if self.batch in (None, len(x)) else self.network

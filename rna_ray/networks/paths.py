@@ -34,6 +34,8 @@ class PathSpace:
         self, random: Randomness, name: str, examples: torch.Tensor, *, step: int = 0, draw: Draw = 0
     ) -> torch.Tensor:
         """Return the path (N, L) of each example (N,): a pure function of its arguments."""
+        if not self.sizes:
+            return torch.zeros(len(examples), 0, dtype=torch.int64, device=examples.device)
         if self.choices is None:
             return random.integers(name, examples, self.sizes, step=step, draw=draw)
         index = random.integers(name, examples, [len(self.choices)], step=step, draw=draw)[:, 0]
@@ -79,6 +81,9 @@ def random_layers(network: nn.Module) -> list[Norm]:
 @contextlib.contextmanager
 def following(network: nn.Module, path: torch.Tensor, *, shared: bool = False) -> Iterator[None]:
     """Let a network follow a path (N, L), or with `shared` one path (L,) for the whole batch, inside the block."""
+    if not path.shape[-1]:  # a random layer would say that nobody gave it a path
+        yield
+        return
     layers = random_layers(network)
     if path.shape[-1] != len(layers):
         raise ValueError(f"a path has a column for each of the {len(layers)} random layers, not {path.shape[-1]}")

@@ -18,7 +18,6 @@ from typing import Any
 import rna_ray
 from rna_ray import data
 from rna_ray.errors import DamageError, RnaRayError
-from rna_ray.running.processor import slow_in_bf16
 from rna_ray.store import Store, layout, open_store
 
 LIBRARIES = (
@@ -129,16 +128,9 @@ def _memory() -> str:
     return said
 
 
-def _bf16() -> str:
-    if slow_in_bf16():
-        raise LookupError("the processor has no instructions for it: 10 times slower than fp32 and more")
-    return "the processor multiplies it"
-
-
 _LOOKS: tuple[tuple[str, Callable[[], str], str, bool], ...] = (
     ("memory", _memory, "end what takes it, or take a larger machine", True),
     ("GPU", _gpus, "with a GPU here, install its driver; without one, leave resources.*.gpu at 0", False),
-    ("bf16", _bf16, "on CPUs, run with --set precision=fp32", False),
     ("compiler", _compiler, "install gcc and Python's headers (Debian: gcc and python3-dev); without them networks run "
      "uncompiled", False),
     ("Ray", _ray, "run with --address inline, or install it again: pip install 'ray[tune]'", True),

@@ -15,7 +15,6 @@ from rich.console import Console
 from rna_ray.errors import RunStopped, StoreError
 from rna_ray.running import display, drivers, rounds
 from rna_ray.running.budget import Spending
-from rna_ray.running.processor import slow_in_bf16
 from rna_ray.running.progress import Known, Progress
 from rna_ray.running.provenance import code
 from rna_ray.running.state import asked
@@ -111,8 +110,6 @@ def _run(
             _remember(plan, store, found)
             raise RunStopped(used_up)
         _say_who_else(store, say)
-        if address in ("inline", "local") and _in_slow_bf16(found.tasks):
-            say(_SLOW)
         at_work = functools.partial(_at_work, plan, store, found, stop, spending, address, events)
         known = functools.partial(_known, plan, store)
         ledger = functools.partial(
@@ -136,10 +133,6 @@ def _run(
 _DROPPED = (
     "{0}: the store knows it with other settings, which ask for {1} that these do not; tables of {0} leave them out "
     "from now on, their results stay"
-)
-_SLOW = (
-    "precision bf16 on this machine's processor, which has no instructions for it (AVX-512, AMX, or Arm's bf16), takes "
-    "10 times as long as fp32 and more: Ctrl-C, and run with --set precision=fp32, unless that is meant"
 )
 
 
@@ -257,13 +250,6 @@ def _at_work(
         display.shown(progress.state, progress.console, events), logs or contextlib.nullcontext(),
     ):  # fmt: skip
         yield
-
-
-def _in_slow_bf16(tasks: Tasks) -> bool:
-    """Return whether units are to compute in bf16 on this machine's processor, and it has no instructions for that."""
-    return slow_in_bf16() and any(
-        unit.settings.get("precision") == "bf16" and not tasks.share(unit.kind).gpu for unit in tasks.units
-    )
 
 
 def _say_who_else(store: Store, say: Say) -> None:

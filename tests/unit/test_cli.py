@@ -261,18 +261,6 @@ def test_a_run_with_other_settings_says_that_it_replaces_those_of_before(rna: Rn
     assert rna(*command).err.startswith("one: nothing to do")
 
 
-@pytest.mark.parametrize(("slow", "precision", "said"), [(True, "bf16", True), (True, "fp32", False),
-                                                         (False, "bf16", False)])  # fmt: skip
-def test_a_run_in_bf16_says_where_the_processor_is_slow_in_it(
-    rna: Rna, monkeypatch: pytest.MonkeyPatch, slow: bool, precision: str, said: bool
-) -> None:
-    monkeypatch.setattr("rna_ray.running.run.slow_in_bf16", lambda: slow)
-    given = ("run", "one.yaml", "--address", "inline", "--set", f"precision={precision}")
-    ended = rna(*given, "--store", "said")
-    assert ended.code == 0 and ("run with --set precision=fp32" in ended.err) is said
-    assert rna(*given, "--store", "events", "--events", "-").err.startswith('{"')
-
-
 def test_resume_and_status_find_the_sweep_of_the_store(rna: Rna, done: Path) -> None:
     for words in (["resume"], ["resume", "one"], ["resume", "sweeps/one.yaml"]):
         assert "nothing to do" in rna(*words, "--address", "inline", "--store", done).err

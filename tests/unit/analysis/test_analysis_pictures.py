@@ -22,14 +22,15 @@ from rna_ray.errors import FigureError, QueryError
 from rna_ray.store import Store, connect, open_store
 
 SAID = {
-    "rna-figure1": ["natural training", "adversarial training", "accuracy (%)",
-                    "target: the network that answers", "source: the network that was attacked"],
-    "rna-figure2": ["along the attack (1/255)", "orthogonal to it (1/255)", "loss (cross-entropy, nats)", "IN"],
+    "rna-figure1": ["natural training", "adversarial training", "from natural training", "to adversarial training",
+                    "accuracy (%)", "target: the network that answers", "source: the network that was attacked"],
+    "rna-figure2": ["along the attack (1/255)", "orthogonal to it (1/255)", "loss (cross-entropy, nats)", "IN",
+                    "attack (1/255)", "loss (nats)"],
     "rna-figure3": ["cosine similarity", "images (%)", "BN, IN", "BN, IN in BN+IN", "two networks,"],
     "rna-figure5": ["steps of PGD", "radius ε (1/255)", "path difference (layers)", "@eot-5",
                     "BN+IN, printed"],
-    "rna-theory": ["gradient norm", "curvature along gradient", "attacked → answers", "IN, formula", "BN, measured",
-                   "vacuous: says nothing"],
+    "rna-theory": ["gradient norm (nats)", "curvature along gradient (nats)", "attacked → answers", "IN, formula",
+                   "BN, measured", "vacuous: says nothing"],
     "robustnorm-figure1": ["tracked", "batch, mean over batches", "(a) mean, natural images", "BN+IN: BN", "BN",
                            "(d) difference, natural images", "(h) difference, attacked images", "deviation"],
     "robustnorm-figure9": ["first direction", "second direction", "loss (cross-entropy, nats; log scale)",
@@ -41,7 +42,7 @@ SAID = {
     "s": ["accuracy over fresh draws (%)", "variant", "natural", f"pgd-20@transfer #2, {ELL}∞ ε = 16/255"],
 }  # fmt: skip
 """What each figure must say: labels of its axes, titles, its legend."""
-SIZES = {"rna-figure1": (9.2, 4.7), "rna-figure3": (7.7, 3.4), "rna-figure5": (14.2, 4.6)}  # inches, at 150 dpi
+SIZES = {"rna-figure1": (13.0, 4.7), "rna-figure3": (7.7, 3.4), "rna-figure5": (14.2, 4.6)}  # inches, at 150 dpi
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from test_work import train
 
 from rna_ray import show
@@ -117,11 +116,11 @@ def test_a_process_that_died_and_was_not_asked_after_is_dead(planned: Store) -> 
     process.communicate()
 
 
-def test_the_second_driver_says_who_else_is_at_work(planned: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_driver_says_who_else_is_at_work(planned: Store) -> None:
     left_behind(planned, sweep="other")
     left_behind(planned, id="cd34", pid=31, seen_at=ago(90), started_at="2026-01-02T03:04:05.123456+00:00")
-    _say_who_else(planned, Console(stderr=True, width=40))
-    said = capsys.readouterr().err.splitlines()
+    said: list[str] = []
+    _say_who_else(planned, said.append)
     assert said[0] == (
         "a driver ended without a word: norms, on elsewhere, process 31, since 2026-01-02T03:04:05Z, seen 90 s ago"
     )

@@ -20,7 +20,9 @@ from rna_ray.networks.norms import BatchGroupNorm
 from rna_ray.networks.paths import difference, following
 from rna_ray.training.schedule import learning_rate
 
-GOLDEN = [2.53116, 2.38761, 2.33977]  # of `settings()`, on an x86 CPU
+GOLDEN = [2.53116, 2.38761, 2.33977]
+"""Of `settings()`, on an x86 CPU. From the second epoch on they part by a thousandth between AVX-512 and AVX2: where sums
+are rounded otherwise, a sign of the attack may flip."""
 Calls = list[tuple[torch.Tensor, bool, bool]]
 
 
@@ -194,7 +196,8 @@ def test_a_diverged_training_that_is_resumed_diverges_again(tmp_path: Path) -> N
 
 def test_the_loss_of_a_small_training_has_not_changed(tmp_path: Path) -> None:
     found, _ = fitted(tmp_path, settings())
-    assert [row["loss"] for row in found.epochs] == pytest.approx(GOLDEN, abs=1e-4)
+    losses = [row["loss"] for row in found.epochs]
+    assert losses[0] == pytest.approx(GOLDEN[0], abs=1e-4) and losses == pytest.approx(GOLDEN, abs=3e-3)
     assert [row["lr"] for row in found.epochs] == pytest.approx(
         [learning_rate(0.1, {"name": "cosine"}, (epoch + 2 / 3) / 3) for epoch in range(3)]
     )
