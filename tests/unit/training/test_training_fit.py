@@ -21,8 +21,8 @@ from rna_ray.networks.paths import difference, following
 from rna_ray.training.schedule import learning_rate
 
 GOLDEN = [2.53116, 2.38761, 2.33977]
-"""Of `settings()`, on an x86 CPU. From the second epoch on they part by a thousandth between AVX-512 and AVX2: where sums
-are rounded otherwise, a sign of the attack may flip."""
+"""Of `settings()`, on an x86 CPU. From the second epoch on, AVX-512's and AVX2's part by a thousandth: where sums are
+rounded otherwise, a sign of the attack may flip."""
 Calls = list[tuple[torch.Tensor, bool, bool]]
 
 
