@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from rna_ray.networks.precision import multiplies_bf16
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -49,15 +51,26 @@ def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     header, _, *lines = [re.split(r" *\| *", line.strip("| \n")) for line in done.stdout.splitlines()]
     rows = [dict(zip(header, line, strict=False)) for line in lines]
-    assert [row["row"].partition(",")[0] for row in rows] == [
-        "start: rna-ray plan", "start: rna-ray status", "certification", "certification",
-    ]  # fmt: skip
+    expected = ["start: rna-ray plan", "start: rna-ray status", "certification"]
+    assert [row["row"].partition(",")[0] for row in rows] == expected + ["certification"] * multiplies_bf16()
     assert all(float(row["ours, median"]) > 0 < float(row["ratio"]) and row["reached"] in ("yes", "no") for row in rows)
     kept = pq.read_table(tmp_path / "benchmarks.parquet").to_pylist()
-    assert len(kept) == 4 * 2 * 2  # rows, sides, repeats
+    assert len(kept) == len(rows) * 2 * 2  # sides, repeats
     assert {(row["side"], row["nth"]) for row in kept} == {(side, nth) for side in ("ours", "peer") for nth in (0, 1)}
     assert {row["row"] for row in kept} == {row["row"] for row in rows}
     assert all(row["value"] > 0 and row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_profiles_say_where_the_time_of_a_step_and_of_a_sweep_goes(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "profiles.py", "--small"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line]
+    shares = [float(share) for _, _, share in rows if share[0].isdigit()]
+    assert sum(shares) == pytest.approx(200, abs=1)  # two tables of 100 %
+    assert {"convolutions", "norms", "trainings", "evaluations"} <= {name for name, *_ in rows}
 
 
 @pytest.mark.slow

@@ -56,9 +56,9 @@ variants:
 evaluation:
   - {attack: natural, examples: 200}
   - {attack: fgsm, eps_255: 25.5, knowledge: [resample, eot-5], examples: 200}
-  - {attack: pgd, eps_255: 25.5, step_255: 2, steps: 4, knowledge: eot-5, examples: 200}
-  - {attack: pgd, eps_255: 25.5, step_255: 2, steps: 20, knowledge: eot-5, examples: 200}
-  - {attack: pgd, eps_255: 25.5, step_255: 2, steps: 40, knowledge: eot-5, examples: 200}
+  - {attack: pgd, eps_255: 25.5, step_255: 3, steps: 4, knowledge: eot-5, examples: 200}
+  - {attack: pgd, eps_255: 25.5, step_255: 3, steps: 20, knowledge: eot-5, examples: 200}
+  - {attack: pgd, eps_255: 25.5, step_255: 3, steps: 40, knowledge: eot-5, examples: 200}
   - {attack: square, eps_255: 25.5, queries: 150, knowledge: resample, examples: 200}
 """
 
