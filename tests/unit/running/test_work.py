@@ -129,16 +129,21 @@ def test_several_are_done_as_each_alone_and_one_that_fails_is_no_other_s_matter(
     assert work.perform_all(jobs[:1])[0].state == "done"
 
 
-def test_several_that_take_their_time_are_not_all_done_together(
-    do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def four(do: Perform, store: Store) -> list[Job]:
+    """Train a network, and return the jobs that evaluate it on ten images each."""
     network = train("BN", objective="natural", epochs=1)
     assert do(network).state == "done"
-    jobs = [
+    return [
         Job(unit=evaluation(network, (at, at + 10)), store=store.uri, root=None, download=False, threads=1,
             device="cpu", attempt=1)
         for at in range(0, 40, 10)
     ]  # fmt: skip
+
+
+def test_several_that_take_their_time_are_not_all_done_together(
+    do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = four(do, store)
     plain, clock = work.perform, [0.0]
 
     def perform(job: Job, **given: Any) -> Done:
@@ -155,13 +160,7 @@ def test_several_that_take_their_time_are_not_all_done_together(
 def test_of_several_none_is_begun_after_one_that_was_stopped(
     do: Perform, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = train("BN", objective="natural", epochs=1)
-    assert do(network).state == "done"
-    jobs = [
-        Job(unit=evaluation(network, (at, at + 10)), store=store.uri, root=None, download=False, threads=1,
-            device="cpu", attempt=1)
-        for at in range(0, 40, 10)
-    ]  # fmt: skip
+    jobs = four(do, store)
 
     def full(self: Store, given: Any) -> None:
         raise StoreError(os.strerror(errno.ENOSPC))
