@@ -121,6 +121,19 @@ def mode(network: nn.Module, name: str) -> Iterator[None]:
             module.update = was
 
 
+@contextlib.contextmanager
+def constant(network: nn.Module) -> Iterator[None]:
+    """Let a network's parameters take no gradient inside the block: a compiled one would compute it, asked or not."""
+    asked = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in asked:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_()
+
+
 def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the path difference (N,): the number of layers at which two paths part (RNA, Section 5.2)."""
     return (a != b).sum(-1)

@@ -30,6 +30,9 @@ from rna_ray.training.checkpoint import Checkpoints, load, load_into
 
 log = logging.getLogger(__name__)
 NETWORKS_KEPT = 4
+COMPILED_MACS = 2e13
+"""From so many multiply-adds on a unit's network is compiled on a CPU: three minutes of a core and more, of which a
+training's graphs take two, or a quarter of one from torch's cache on that machine (measured: docs/benchmarks.md)."""
 COMPILES = 32
 """More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
 
@@ -211,15 +214,19 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
         )
 
 
-def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
-    """Return the network, compiled where that is asked for, the device is a GPU, and there is a compiler.
+def compiles(job: Job, asked: bool) -> bool:
+    """Return whether a unit's network, for which that is asked, is compiled: on a CPU only in a unit that is long.
 
-    On a CPU torch's norm kernels are about as fast, and compiling takes each process longer than most units compute
-    (measured: docs/benchmarks.md).
+    Known before it starts, so that no row hangs on a timing.
     """
-    if not asked or device.type == "cpu":
+    return asked and (job.device != "cpu" or job.macs >= COMPILED_MACS)
+
+
+def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
+    """Return the network, compiled where that is asked for and there is a compiler."""
+    if not asked:
         return network
-    needed = ["gcc", "clang", "cc"]
+    needed = ["g++", "clang++", "c++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
     python_h = Path(sysconfig.get_path("include"), "Python.h")
     if not any(shutil.which(compiler) for compiler in needed) or not python_h.is_file():
         log.warning("compile: it takes one of %s and %s, so the network runs uncompiled", ", ".join(needed), python_h)

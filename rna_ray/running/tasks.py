@@ -36,6 +36,8 @@ class Job:
     device: str
     attempt: int
     code: Code = Code()
+    macs: int = 0
+    """How many multiply-adds it was estimated at."""
     workers: int = 1
     """How many processes train the network together."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
@@ -124,6 +126,7 @@ class Tasks:
             device="cuda" if share.gpu else "cpu",
             attempt=self.attempts.get(unit.id, 0) + 1,
             code=self.code,
+            macs=self.costs[unit.id],
             workers=workers,
             sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},
             driver=self.driver,

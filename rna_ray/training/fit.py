@@ -28,7 +28,7 @@ from rna_ray.evaluation.knowledge import Defence, Knowledge
 from rna_ray.networks.build import Network
 from rna_ray.networks.dropout import dropping
 from rna_ray.networks.norms import gather_statistics
-from rna_ray.networks.paths import mode
+from rna_ray.networks.paths import constant, mode
 from rna_ray.randomness import Randomness
 from rna_ray.training.augment import on_device, read
 from rna_ray.training.checkpoint import Checkpoints, Tensors, load_into
@@ -272,7 +272,10 @@ class _Trainer:
         )
         x_adv = x
         if self.attack is not None:
-            with mode(self.network, self.settings["attack_mode"]), self.workers.together(AttackError, self.device):
+            with (
+                mode(self.network, self.settings["attack_mode"]), constant(self.network),
+                self.workers.together(AttackError, self.device),
+            ):
                 x_adv = self.attack.perturb(self.loss.victim(defence, x), x, y).x_adv
         self.network.train()
         draws = defence.defender_draws(x, "adversarial")
@@ -308,7 +311,9 @@ class _Trainer:
         Where training adds noise, both are with noise. `pause` is called between batches.
         """
         sums = torch.zeros(2, 2, dtype=torch.float64, device=self.device)  # right and cross-entropy, of each kind
-        with mode(self.network, "eval"), self.workers.together(AttackError, self.device):
+        with (
+            mode(self.network, "eval"), constant(self.network), self.workers.together(AttackError, self.device),
+        ):
             for x, y, examples, first in self._held_out_batches():
                 knowledge = Knowledge("transfer")
                 defence = Defence(

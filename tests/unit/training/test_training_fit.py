@@ -20,9 +20,9 @@ from rna_ray.networks.norms import BatchGroupNorm
 from rna_ray.networks.paths import difference, following
 from rna_ray.training.schedule import learning_rate
 
-GOLDEN = {"AVX512": [2.53116, 2.38761, 2.33977], "AVX2": [2.53116, 2.38693, 2.33881]}
-"""Of `settings()`, by what torch computes with on an x86 CPU: where sums are rounded otherwise, a sign of the attack
-may flip."""
+GOLDEN = ([2.53116, 2.38761, 2.33977], [2.53116, 2.38693, 2.33881])
+"""Of `settings()`, on a Zen 4, and on a Zen 3 and a Sapphire Rapids: where sums are rounded otherwise, a sign of the
+attack may flip."""
 Calls = list[tuple[torch.Tensor, bool, bool]]
 
 
@@ -196,8 +196,7 @@ def test_a_diverged_training_that_is_resumed_diverges_again(tmp_path: Path) -> N
 
 def test_the_loss_of_a_small_training_has_not_changed(tmp_path: Path) -> None:
     found, _ = fitted(tmp_path, settings())
-    expected = GOLDEN[torch.backends.cpu.get_cpu_capability()]
-    assert [row["loss"] for row in found.epochs] == pytest.approx(expected, abs=1e-4)
+    assert any([row["loss"] for row in found.epochs] == pytest.approx(expected, abs=1e-4) for expected in GOLDEN)
     assert [row["lr"] for row in found.epochs] == pytest.approx(
         [learning_rate(0.1, {"name": "cosine"}, (epoch + 2 / 3) / 3) for epoch in range(3)]
     )
