@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, precisions, repeated
+from subjects import cifar, folder, hardly_trained, jobs, long, precisions, repeated
 
 from rna_ray.store import open_store
 
@@ -33,12 +33,13 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     images, total = size["images"], size["images"] * (size["selection"] + size["draws"])
     entry = {"examples": images, "checkpoint": "last", "noise_255": NOISE_255, "shard": images}
     entry |= {name: size[name] for name in ("selection", "draws", "batch")}
+    given = {"width": size["width"], "compile": not small}
     with contextlib.ExitStack() as held:
         sides = []
         for precision in precisions():
-            sweep = hardly_trained(width=size["width"], certification=[{**entry, "precision": precision}])
+            sweep = hardly_trained(**given, certification=[{**entry, "precision": precision}])
             network, unit = jobs(sweep, open_store(folder() / "certification" / precision))
-            sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, unit, total)))
+            sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, long(unit), total)))
         sides.append(held.enter_context(Apart("loop of examples, textbook", loop, cifar(), size)))
         *ours, peer = (
             side.side(found)

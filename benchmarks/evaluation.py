@@ -5,7 +5,8 @@
 Ours is an evaluate unit, as an evaluator does it: it looks the network up, attacks, answers the natural and the
 attacked images on the defender's draws, and commits its rows. The peer does the same attack on the same images, with
 the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size;
-ours computes in fp32, as the peer does, and in bf16 where the processor can.
+ours computes in fp32, as the peer does, and in bf16 where the processor can, compiled as in every long unit of a sweep
+that asks for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, precisions, repeated
+from subjects import cifar, folder, hardly_trained, jobs, long, precisions, repeated
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -31,7 +32,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
     images, steps = size["images"], size["steps"]
-    units = {precision: asked(precision, **size) for precision in precisions()}
+    units = {precision: asked(precision, small, **size) for precision in precisions()}
     for name, knowledge, eot, goal in (
         (f"PGD-{steps} under eot-10", "eot-10", 10, 5.0), (f"PGD-{steps} under fixed", "fixed", 1, 2.0),
         ("natural answers", "none", 0, 2.0),
@@ -50,14 +51,14 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
             yield Comparison(row=f"{row}, {precision}", ours=one, peer=theirs, unit="seconds", goal=times(goal))
 
 
-def asked(precision: str, *, width: int, images: int, steps: int) -> tuple[Job, dict[str, Job]]:
+def asked(precision: str, small: bool, *, width: int, images: int, steps: int) -> tuple[Job, dict[str, Job]]:
     """Return the job of a network, and those that evaluate it in a precision, by what their attacker knows."""
     entry = {"examples": images, "batch": images, "checkpoint": "last", "precision": precision}
     pgd = {"attack": "pgd", "eps_255": 8, "step_255": 2, "steps": steps, **entry}
     entries = [{**pgd, "knowledge": ["eot-10", "fixed"]}, {"attack": "natural", **entry}]
     store = open_store(folder() / "evaluation" / precision)
-    network, *units = jobs(hardly_trained(width=width, evaluation=entries), store)
-    return network, {job.unit.settings["knowledge"]: job for job in units}
+    network, *units = jobs(hardly_trained(width=width, evaluation=entries, compile=not small), store)
+    return network, {job.unit.settings["knowledge"]: long(job) for job in units}
 
 
 def library(turn: Turn, root: str, size: dict[str, int], eot: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -17,8 +18,8 @@ from rna_ray.running.run import absolute
 from rna_ray.running.tasks import Job, Tasks
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import RECORDS
+from rna_ray.sweep import cost, spec
 from rna_ray.sweep import plan as planning
-from rna_ray.sweep import spec
 from rna_ray.sweep.networks import Digest
 from rna_ray.sweep.plan import Plan
 from rna_ray.sweep.status import standing
@@ -83,6 +84,11 @@ def jobs(sweep: Sweep, store: Store) -> list[Job]:
     plan = planned(sweep)
     tasks = Tasks.of(standing(plan, store, "none"), store=absolute(store), where=plan.where, attempts={}, code=_code())
     return [tasks.job(unit) for unit in tasks.units]
+
+
+def long(job: Job) -> Job:
+    """Return a job as one of a unit so long that its network is compiled where the sweep asks for it."""
+    return dataclasses.replace(job, macs=cost.COMPILED_MACS)
 
 
 def _code() -> Any:

@@ -4,8 +4,9 @@
 
 Ours is an epoch of a train unit, by its row's images a second: with a path for each example, as a sweep does it by
 default, and with one path a batch, which is what the textbook has. Its network without norms leaves the convolutions,
-the limit of what norms may cost. All in fp32, and in bf16 where the processor can. Networks are compiled on GPUs alone;
-`compiled` is what that would give here. An epoch is one step; the first one is the warm-up.
+the limit of what norms may cost. All in fp32, and in bf16 where the processor can. Ours is compiled where each example
+has a path, as in every long unit of a sweep that asks for it; two rows say what that gives. An epoch is one step; the
+first one is the warm-up.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-from unittest import mock
 
 from pairs import Apart, Comparison, Goal, Side, Turn, cpu, in_turn, main, times
-from subjects import cifar, done, folder, jobs, precisions, resnet18
+from subjects import cifar, done, folder, jobs, long, precisions, resnet18
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -32,12 +32,13 @@ SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
+    compiled = {**size, "compile": not small}  # to compile is no work of seconds
     with contextlib.ExitStack() as held:
         sides: dict[tuple[str, str], Apart] = {}
         for precision in precisions():
             plain = (textbook_steps, cifar(), size, precision == "bf16", 1, "cpu")
             sides |= {
-                ("ours", precision): apart(held, job(repeat, **size, precision=precision)),
+                ("ours", precision): apart(held, job(repeat, **compiled, precision=precision)),
                 ("per batch", precision): apart(held, job(repeat, **size, precision=precision, protocol="paper")),
                 ("textbook", precision): held.enter_context(Apart(f"textbook, {precision}", *plain)),
                 ("bare", precision): held.enter_context(Apart(f"textbook without norms, {precision}", *plain, True)),
@@ -52,7 +53,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         yield step(f"{how}, against {how}", ours, peer, goal)
         yield step(f"{how}, one path a batch, against {how}", of["per batch", how], peer, goal)
         yield step(f"{how}, against no norms", ours, of["bare", how])
-    if small:  # to compile is no work of seconds
+    if small:
         return
     how = precisions()[-1]
     for width in (size["width"], size["width"] // 4):
@@ -94,7 +95,7 @@ def job(
     if gpu:
         sweep = {**sweep, "resources": {"train": {"cpu": 1, "gpu": 1}}}
     (found,) = jobs(sweep, open_store(tempfile.mkdtemp(dir=folder())))  # in one store a unit is done once
-    return found
+    return long(found)
 
 
 def called(job: Job) -> str:
@@ -105,21 +106,13 @@ def called(job: Job) -> str:
 
 
 def epochs(turn: Turn, job: Job) -> None:
-    """Measure the seconds of a step, in each epoch of a training; one that asks for it is compiled on a CPU too."""
-    import torch
-
-    from rna_ray.running import inputs
-
+    """Measure the seconds of a step, in each epoch of a training."""
     batch = job.unit.settings["training"]["batch"]
 
     def report(row: Mapping[str, Any]) -> None:
         turn(batch / row["images_per_second"], megabytes=memory(job.device))
 
-    def compiled(network: Any, asked: bool, device: torch.device) -> Any:
-        return torch.compile(network, dynamic=False) if asked else network
-
-    with mock.patch.object(inputs, "compiled", compiled):
-        done(job, report=report)
+    done(job, report=report)
 
 
 def textbook_steps(

@@ -25,14 +25,12 @@ from rna_ray.randomness import Randomness
 from rna_ray.running import pages
 from rna_ray.running.tasks import Job
 from rna_ray.store import Store, layout, open_store, staging, weights
+from rna_ray.sweep import cost
 from rna_ray.training import pretrained
 from rna_ray.training.checkpoint import Checkpoints, load, load_into
 
 log = logging.getLogger(__name__)
 NETWORKS_KEPT = 4
-COMPILED_MACS = 2e13
-"""From so many multiply-adds on a unit's network is compiled on a CPU: three minutes of a core and more, of which a
-training's graphs take two, or a quarter of one from torch's cache on that machine (measured: docs/benchmarks.md)."""
 COMPILES = 32
 """More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
 
@@ -219,7 +217,7 @@ def compiles(job: Job, asked: bool) -> bool:
 
     Known before it starts, so that no row hangs on a timing.
     """
-    return asked and (job.device != "cpu" or job.macs >= COMPILED_MACS)
+    return asked and (job.device != "cpu" or job.macs >= cost.COMPILED_MACS)
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:

@@ -24,7 +24,7 @@ from rna_ray.running.tasks import Code, Done, Job
 from rna_ray.running.work import perform
 from rna_ray.store import Store, layout, open_store
 from rna_ray.store.records import SCHEMAS
-from rna_ray.sweep import units
+from rna_ray.sweep import cost, units
 from rna_ray.sweep.units import Unit
 from rna_ray.training.checkpoint import Checkpoints
 
@@ -419,7 +419,7 @@ def test_compiling_falls_back_where_there_is_no_compiler(
 
 def test_on_a_cpu_only_long_units_are_compiled() -> None:
     job = Job(unit=train(), store="", root=None, download=False, threads=1, device="cpu", attempt=1)
-    long = dataclasses.replace(job, macs=int(inputs.COMPILED_MACS))
+    long = dataclasses.replace(job, macs=cost.COMPILED_MACS)
     assert inputs.compiles(long, True) and not inputs.compiles(job, True)
     assert not inputs.compiles(long, False)
     assert inputs.compiles(dataclasses.replace(job, device="cuda"), True)
@@ -430,7 +430,7 @@ def test_on_a_cpu_only_long_units_are_compiled() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_a_long_unit_on_a_cpu_is_compiled_and_gives_the_same(tmp_path: Path) -> None:
     unit, rows = train(compile=True), {}
-    for name, macs in (("short", 0), ("long", int(inputs.COMPILED_MACS))):
+    for name, macs in (("short", 0), ("long", cost.COMPILED_MACS)):
         store = open_store(tmp_path / name)
         job = Job(
             unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1, macs=macs
