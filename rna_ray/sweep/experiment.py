@@ -38,7 +38,8 @@ class Experiment(Section):
     noise_255: float = Field(0.0, ge=0, le=1275)
     """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
-    """Whether a network of several paths is compiled: on a GPU, with a compiler, where each example follows its own."""
+    """Whether a network of several paths is compiled, where each example follows its own and there is a compiler: on a
+    GPU always, on a CPU in units of 20,000,000,000,000 multiply-adds and more."""
     priority: int = uncounted(0)
     """How urgent the network's units are: the higher the earlier, trainings before what needs them."""
 
