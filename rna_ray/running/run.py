@@ -99,18 +99,14 @@ def _run(
         say: Say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
         if events is console.file:  # where each line is one of JSON
             say = lambda line: None  # noqa: E731
-        for why in found.status.damaged.values():
-            say(f"{why}: its unit is done again")
-        if found.dropped:
-            say(_DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
         if not found.tasks.units:
-            _remember(plan, store, found)
+            _remember(plan, store, found, say)
             return Summary(status=found.status, ran=0, failures=(), seconds=0.0, seconds_computed=0.0)
         if used_up:
-            _remember(plan, store, found)
+            _remember(plan, store, found, say)
             raise RunStopped(used_up)
         _say_who_else(store, say)
-        at_work = functools.partial(_at_work, plan, store, found, stop, spending, address, events)
+        at_work = functools.partial(_at_work, plan, store, found, say, stop, spending, address, events)
         known = functools.partial(_known, plan, store)
         ledger = functools.partial(
             Progress, found.status, sweep=plan.sweep, store=store.uri, known=known, stop=stop, console=console
@@ -230,8 +226,8 @@ def _logs(plan: Plan, tasks: Tasks, store: Store, console: Console, address: str
 
 @contextlib.contextmanager
 def _at_work(
-    plan: Plan, store: Store, found: _Found, stop: Stop, spending: Spending, address: str, events: TextIO | None,
-    progress: Progress,
+    plan: Plan, store: Store, found: _Found, say: Say, stop: Stop, spending: Spending, address: str,
+    events: TextIO | None, progress: Progress,
 ) -> Iterator[None]:
     """Remove what is damaged, write the plan, and let who looks, workers and loggers see this driver inside the block.
 
@@ -240,7 +236,7 @@ def _at_work(
     assert found.tasks.driver is not None
     logs = _logs(plan, found.tasks, store, progress.console, address)
     _mend(plan, found.status, store)
-    _remember(plan, store, found)
+    _remember(plan, store, found, say)
     for unit_id in store.stopped(plan.sweep).intersection(unit.id for unit in found.tasks.units):
         store.go_on(unit_id, plan.sweep)  # it was stopped early, and is not any more
     used_up = functools.partial(spending.reason, progress)
@@ -287,10 +283,17 @@ def absolute(store: Store) -> str:
     return str(store.files.root) if store.files.local else store.uri
 
 
-def _remember(plan: Plan, store: Store, found: _Found) -> None:
-    """Write the plan where tables and `resume` find it, in place of the sweep's plan before; not where it is there."""
+def _remember(plan: Plan, store: Store, found: _Found, say: Say) -> None:
+    """Write the plan where tables and `resume` find it, in place of the sweep's plan before; not where it is there.
+
+    Only then say what was found: where it cannot be written, that is the one sentence.
+    """
     if found.rows is not None:
         store.put_plan(plan.sweep, from_rows("plans", found.rows))
+    for why in found.status.damaged.values():
+        say(f"{why}: its unit is done again")
+    if found.dropped:
+        say(_DROPPED.format(plan.sweep, f"{found.dropped:,} unit{'s' * (found.dropped > 1)}"))
 
 
 def _news(plan: Plan, store: Store) -> tuple[list[dict[str, Any]] | None, int]:

@@ -39,6 +39,20 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
+def test_only_an_update_asks_for_the_weights_gradients(tmp_path: Path) -> None:
+    """A compiled network computes all that is asked for, at every step of an attack."""
+    made, asked = network(settings()), []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        asked.append((x.requires_grad, {parameter.requires_grad for parameter in made.parameters()}))
+        return made(x)
+
+    fitted(tmp_path, settings(epochs=1), made=made, forward=forward)
+    attack, update = (True, {False}), (False, {True})
+    assert asked[: STEPS + 1] == [attack] * STEPS + [update]
+    assert asked.count(update) == 3 and all(parameter.requires_grad for parameter in made.parameters())
+
+
 @pytest.mark.parametrize("paths", ["example", "batch"])
 @pytest.mark.parametrize("objective", ["whitebox", "blackbox"])
 def test_the_update_takes_the_attacked_path_or_one_drawn_anew(
