@@ -8,7 +8,7 @@ EVERY_CORE := -n auto --dist loadfile
 # Where Python may not keep what it compiled, every process, and each of Ray's workers, compiles torch and ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install quickstart test unit browser chaos bench bench-gpu bench-resume profile lint reference clean
+.PHONY: install quickstart test unit browser chaos bench bench-gpu profile lint reference clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -42,9 +42,6 @@ bench: .venv/installed  ## every claim about speed beside its peer, some hours; 
 
 bench-gpu: .venv/installed  ## the training step on a GPU
 	$(BIN)/python benchmarks/bench.py gpu $(ARGS)
-
-bench-resume: .venv/installed  ## how long planning takes, and resuming beside a bare start of Ray
-	$(BIN)/python benchmarks/resume.py $(ARGS)
 
 profile: .venv/installed  ## where the time of a training step and of a sweep goes
 	$(BIN)/python benchmarks/profiles.py $(ARGS)

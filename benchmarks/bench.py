@@ -30,7 +30,10 @@ from pairs import CORES, Comparison, cpu, parser, say, table, words
 import rna_ray
 from rna_ray.running.provenance import code
 
-NAMES = ("start", "training", "evaluation", "certification", "autoattack", "nothing", "tables", "sweeps", "gpu")
+NAMES = (
+    "start", "training", "compiling", "evaluation", "certification", "autoattack", "nothing", "resume", "tables",
+    "sweeps", "gpu",
+)  # fmt: skip
 FILE = Path("benchmarks.parquet")
 QUIET = 0.1
 """The load average a core below which a machine counts as quiet."""
@@ -61,13 +64,17 @@ def main() -> None:
         try:
             for one in module.compare(asked.repeat, asked.small):
                 rows.append(one)
+        except SystemExit as error:  # in one sentence
+            failed.append(name)
+            say(f"{name} failed: {error}")
         except Exception:
             failed.append(name)
             say(f"{name} failed: {traceback.format_exc()}")
         ended += minutes[name]
         found += rows
         keep([row | run for one in rows for row in measurements(one)])
-    print(table(found))
+    if found:
+        print(table(found))
     took, load = words(time.monotonic() - began), os.getloadavg()[0]
     say(f"{len(found)} rows in {took}, added to {FILE}; load average {load:.2f}")
     if failed:

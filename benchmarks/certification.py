@@ -2,20 +2,19 @@
 
     python benchmarks/certification.py [--repeat N] [--small]
 
-Ours is a certify unit, as an evaluator does it, of ResNet-18 with BN+IN in fp32, and in bf16 where the processor can:
-its passes are full of draws of several examples, each along a path of its own. The peer, the textbook's network in
-fp32, takes one example after the other, and one path a pass: draws that choose a class, then draws that bound it
-(Cohen et al. 2019, Figure 2).
+Ours is a certify unit, as an evaluator does it, of ResNet-18 with BN+IN: its passes are full of draws of several
+examples, each along a path of its own. The peer, with the textbook's network, takes one example after the other, and
+one path a pass: draws that choose a class, then draws that bound it (Cohen et al. 2019, Figure 2). Both compute in
+fp32, and in bf16 where the processor can. Ours is compiled as a unit of the usual 100,000 draws an example is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, long, precisions, repeated
+from pairs import Apart, Comparison, Turn, by_precision, main, times, together
+from subjects import called, cifar, folder, hardly_trained, jobs, long, precisions, repeated
 
 from rna_ray.store import open_store
 
@@ -34,23 +33,18 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     entry = {"examples": images, "checkpoint": "last", "noise_255": NOISE_255, "shard": images}
     entry |= {name: size[name] for name in ("selection", "draws", "batch")}
     given = {"width": size["width"], "compile": not small}
-    with contextlib.ExitStack() as held:
-        sides = []
-        for precision in precisions():
-            sweep = hardly_trained(**given, certification=[{**entry, "precision": precision}])
-            network, unit = jobs(sweep, open_store(folder() / "certification" / precision))
-            sides.append(held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, long(unit), total)))
-        sides.append(held.enter_context(Apart("loop of examples, textbook", loop, cifar(), size)))
-        *ours, peer = (
-            side.side(found)
-            for side, found in zip(sides, in_turn(*sides, repeat=repeat, name="certification"), strict=True)
-        )
-    row, unit = f"certification, batch {size['batch']:,}", "draws a second"
-    for precision, one, goal in zip(precisions(), ours, (1, 1.8), strict=False):
-        yield Comparison(row=f"{row}, {precision}", ours=one, peer=peer, unit=unit, goal=times(goal))
+    sides = {}
+    for precision in precisions():
+        sweep = hardly_trained(**given, certification=[{**entry, "precision": precision}])
+        network, short = jobs(sweep, open_store(folder() / "certification" / precision))
+        unit, what = long(short), f"loop of examples, textbook, {precision}"
+        sides["ours", precision] = Apart(called(unit), repeated, network, unit, total)
+        sides["peer", precision] = Apart(what, loop, cifar(), size, precision == "bf16")
+    of = together(sides, repeat=repeat, name="certification")
+    yield from by_precision(f"certification, batch {size['batch']:,}", of, times(1.8), unit="draws a second")
 
 
-def loop(turn: Turn, root: str, size: Mapping[str, int]) -> None:
+def loop(turn: Turn, root: str, size: Mapping[str, int], bf16: bool) -> None:
     """Measure the draws a second of the loop of one example at a time."""
     import textbook
     import torch
@@ -70,7 +64,7 @@ def loop(turn: Turn, root: str, size: Mapping[str, int]) -> None:
 
     while True:
         started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             for x in images:
                 counts(x, size["selection"]).argmax()
                 counts(x, size["draws"])

@@ -4,20 +4,19 @@
 
 Ours is an evaluate unit, as an evaluator does it: it looks the network up, attacks, answers the natural and the
 attacked images on the defender's draws, and commits its rows. The peer does the same attack on the same images, with
-the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size;
-ours computes in fp32, as the peer does, and in bf16 where the processor can, compiled as in every long unit of a sweep
-that asks for it.
+the same ε, steps and draws, and answers both on as many draws. Each side has a network of its own, of the same size,
+and computes in fp32, and in bf16 where the processor can. Ours asks for `compile`, and is compiled where a sweep's unit
+of that size is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pairs import Apart, Comparison, Turn, in_turn, main, times
-from subjects import cifar, folder, hardly_trained, jobs, long, precisions, repeated
+from pairs import Apart, Comparison, Turn, by_precision, main, times, together
+from subjects import called, cifar, folder, hardly_trained, jobs, precisions, repeated
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -38,17 +37,14 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         ("natural answers", "none", 0, 2.0),
     ):  # fmt: skip
         row = f"{name}, {images} images"
-        peer = f"torchattacks {'EOTPGD' if eot > 1 else 'PGD'}" if eot else "passes"
-        with contextlib.ExitStack() as held:
-            sides = [
-                held.enter_context(Apart(f"rna-ray, {precision}", repeated, network, of[knowledge]))
-                for precision, (network, of) in units.items()
-            ]
-            sides.append(held.enter_context(Apart(f"{peer}, textbook, fp32", library, cifar(), size, eot)))
-            found = in_turn(*sides, repeat=repeat, name=row)
-            *ours, theirs = (side.side(values) for side, values in zip(sides, found, strict=True))
-        for precision, one in zip(precisions(), ours, strict=True):
-            yield Comparison(row=f"{row}, {precision}", ours=one, peer=theirs, unit="seconds", goal=times(goal))
+        what = f"torchattacks {'EOTPGD' if eot > 1 else 'PGD'}" if eot else "passes"
+        sides = {}
+        for precision, (network, evaluations) in units.items():
+            unit, bf16 = evaluations[knowledge], precision == "bf16"
+            sides["ours", precision] = Apart(called(unit), repeated, network, unit)
+            sides["peer", precision] = Apart(f"{what}, textbook, {precision}", library, cifar(), size, eot, bf16)
+        of = together(sides, repeat=repeat, name=row)
+        yield from by_precision(row, of, times(goal))
 
 
 def asked(precision: str, small: bool, *, width: int, images: int, steps: int) -> tuple[Job, dict[str, Job]]:
@@ -57,11 +53,11 @@ def asked(precision: str, small: bool, *, width: int, images: int, steps: int) -
     pgd = {"attack": "pgd", "eps_255": 8, "step_255": 2, "steps": steps, **entry}
     entries = [{**pgd, "knowledge": ["eot-10", "fixed"]}, {"attack": "natural", **entry}]
     store = open_store(folder() / "evaluation" / precision)
-    network, *units = jobs(hardly_trained(width=width, evaluation=entries, compile=not small), store)
-    return network, {job.unit.settings["knowledge"]: long(job) for job in units}
+    network, *units = jobs(hardly_trained(width=width, evaluation=entries, compile=True), store)
+    return network, {job.unit.settings["knowledge"]: job for job in units}
 
 
-def library(turn: Turn, root: str, size: dict[str, int], eot: int) -> None:
+def library(turn: Turn, root: str, size: dict[str, int], eot: int, bf16: bool) -> None:
     """Measure the seconds of an attack of torchattacks, of so many draws a step, and of the answers; 0 is no attack."""
     import textbook
     import torch
@@ -77,11 +73,12 @@ def library(turn: Turn, root: str, size: dict[str, int], eot: int) -> None:
     while True:
         started = time.perf_counter()
         network.draw_path()
-        x_adv = attack(x, y)
-        with torch.no_grad():
-            for images in (x, x_adv):
-                answers = [network(images).argmax(1) for _ in range(1 if eot == 1 else ANSWERS)]
-                torch.stack([answer == y for answer in answers]).float().mean(0).tolist()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            x_adv = attack(x, y)
+            with torch.no_grad():
+                for images in (x, x_adv):
+                    answers = [network(images).argmax(1) for _ in range(1 if eot == 1 else ANSWERS)]
+                    torch.stack([answer == y for answer in answers]).float().mean(0).tolist()
         turn(time.perf_counter() - started)
 
 

@@ -10,15 +10,14 @@ GPU's.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 import time
 from collections.abc import Iterator
 
-from pairs import Apart, Comparison, Turn, in_turn, main, times
+from pairs import Apart, Comparison, Turn, main, times, together
 from subjects import cifar
-from training import SIZES, called, epochs, job, textbook_steps
+from training import SIZES, apart, job, textbook_steps
 
 from rna_ray.networks import describe
 
@@ -35,25 +34,22 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     size = SIZES[small]
     ours = job(repeat, **size, steps=STEPS, gpu=True, precision="bf16", compile=True)
     plain = (textbook_steps, cifar(), size)
-    with contextlib.ExitStack() as held:
-        sides = [
-            Apart(called(ours), epochs, ours),
-            Apart("textbook, fp32", *plain, False, STEPS, "cuda"),
-            Apart("textbook, bf16", *plain, True, STEPS, "cuda"),
-            Apart("without norms, bf16, compiled", *plain, True, STEPS, "cuda", True),
-            Apart("product of two matrices, bf16", matrices),
-        ]  # fmt: skip
-        for side in sides:
-            held.enter_context(side)
-        found = in_turn(*sides, repeat=repeat, name="training step on a GPU")
-        step, fp32, bf16, bare, matrix = (side.side(values) for side, values in zip(sides, found, strict=True))
+    sides = {
+        "ours": apart(ours),
+        "fp32": Apart("textbook, fp32, convolutions in TF32", *plain, False, STEPS, "cuda"),
+        "bf16": Apart("textbook, bf16", *plain, True, STEPS, "cuda"),
+        "bare": Apart("without norms, bf16, compiled", *plain, True, STEPS, "cuda", True),
+        "matrices": Apart("product of two matrices, bf16", matrices),
+    }
+    of = together(sides, repeat=repeat, name="training step on a GPU")
     row = f"training step on {torch.cuda.get_device_name()}"
-    yield Comparison(row=f"{row}, against fp32", ours=step, peer=fp32, unit="seconds", goal=times(5))
-    yield Comparison(row=f"{row}, against bf16", ours=step, peer=bf16, unit="seconds")
-    yield Comparison(row=f"{row}, against no norms", ours=step, peer=bare, unit="seconds", goal=times(0.6))
-    rate = [one._replace(value=macs(**size) / one.value / 1e12) for one in step.found]
-    achieved = dataclasses.replace(step, found=rate)
-    yield Comparison(row=f"{row}, multiply-adds", ours=achieved, peer=matrix, unit="10¹² multiply-adds a second")
+    for peer, what, goal in (("fp32", "fp32", times(5)), ("bf16", "bf16", None), ("bare", "no norms", times(0.6))):
+        yield Comparison(row=f"{row}, against {what}", ours=of["ours"], peer=of[peer], unit="seconds", goal=goal)
+    rate = [one._replace(value=macs(**size) / one.value / 1e12) for one in of["ours"].found]
+    achieved = dataclasses.replace(of["ours"], found=rate)
+    yield Comparison(
+        row=f"{row}, multiply-adds", ours=achieved, peer=of["matrices"], unit="10¹² multiply-adds a second"
+    )
 
 
 def macs(*, width: int, batch: int, attack: int = 10) -> int:

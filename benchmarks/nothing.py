@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import resume
+import made_up
 from pairs import Apart, Comparison, Goal, Measured, Side, Turn, at_most, in_turn, main, resident, within
 from subjects import folder
 
@@ -48,10 +48,10 @@ grid: {seed: SEEDS}
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     units, trials = SIZES[small]
-    path, trained = resume.sweep_file(folder(), units), folder() / "trained"
+    path, trained = made_up.sweep_file(folder(), units), folder() / "trained"
     planned = plan.plan(spec.load(path))
     with mock.patch("os.fsync"):  # what is thrown away need not outlive a power cut
-        resume.made_up_networks(open_store(trained), planned, [unit.id for unit in planned.units])
+        made_up.networks(open_store(trained), planned, [unit.id for unit in planned.units])
     with (
         Apart("rna-ray, its pool", pooled, path, trained) as ours,
         Apart("bare Ray tasks", bare, folder(), units) as tasks,
@@ -143,12 +143,12 @@ def do_nothing() -> None:
 
 def _nothing(job: Any, *given: object) -> dict[str, Any]:
     record = "trials" if job.unit.kind == "train" else "evaluations"
-    return {record: made_up(record, job.unit.id)}
+    return {record: row(record, job.unit.id)}
 
 
-def made_up(record: str, unit_id: str) -> Any:
+def row(record: str, unit_id: str) -> Any:
     """Return a row of a unit that did nothing."""
-    return resume.made_up(record, 1, unit_id=unit_id, started_at=datetime.now(UTC))
+    return made_up.rows(record, 1, unit_id=unit_id, started_at=datetime.now(UTC))
 
 
 def written(store: Store, view: str) -> list[float]:
@@ -182,7 +182,7 @@ def bare(turn: Turn, place: Path, units: int) -> None:
     """Measure the seconds of as many tasks, each of which writes a file of the same bytes."""
     import ray
 
-    data = sealed(made_up("evaluations", "x" * 32))[0]
+    data = sealed(row("evaluations", "x" * 32))[0]
 
     @ray.remote
     def write(path: str) -> None:

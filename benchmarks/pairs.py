@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from unittest import mock
 
+K = TypeVar("K")
 T = TypeVar("T")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 REPEAT = 5
@@ -93,6 +94,21 @@ class Comparison:
     def reached(self) -> bool | None:
         """Whether the goal is reached."""
         return None if self.goal is None else self.goal.holds(self)
+
+
+def by_precision(
+    row: str, sides: Mapping[tuple[str, str], Side], goal: Goal, *, unit: str = "seconds", same: Goal | None = None
+) -> Iterator[Comparison]:
+    """Yield "ours" against the "peer" by precision: the fastest one against fp32, then each against itself.
+
+    To be as fast is the goal in the same precision, but for bf16 where that says more.
+    """
+    precisions = [precision for name, precision in sides if name == "ours"]
+    for how, than in dict.fromkeys([(precisions[-1], "fp32"), *((how, how) for how in precisions)]):
+        aim = goal if how != than or len(precisions) == 1 else same if same and how == "bf16" else times(1)
+        yield Comparison(
+            row=f"{row}, {how} against {than}", ours=sides["ours", how], peer=sides["peer", than], unit=unit, goal=aim
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +236,15 @@ class Apart(contextlib.AbstractContextManager["Apart"]):
         return Side(self.what, found, self.threads)
 
 
+def together(sides: Mapping[K, Apart], *, repeat: int, name: str) -> dict[K, Side]:
+    """Return what was measured of sides that take turns; their processes live that long."""
+    with contextlib.ExitStack() as held:
+        for side in sides.values():
+            held.enter_context(side)
+        found = in_turn(*sides.values(), repeat=repeat, name=name)
+    return {key: side.side(values) for (key, side), values in zip(sides.items(), found, strict=True)}
+
+
 def _measuring(pipe: Connection, function: Measuring, arguments: Sequence[Any]) -> None:
     turn = Turn(pipe)
     try:
@@ -343,9 +368,15 @@ Compare = Callable[[int, bool], Iterable[Comparison]]  # how often, and whether 
 def parser(about: str | None) -> argparse.ArgumentParser:
     """Return what reads the options that all benchmarks share."""
     found = argparse.ArgumentParser(description=(about or "").splitlines()[0])
-    found.add_argument("--repeat", type=int, default=REPEAT, help="how often each side is measured, after a warm-up")
+    found.add_argument("--repeat", type=_count, default=REPEAT, help="how often each side is measured, after a warm-up")
     found.add_argument("--small", action="store_true", help="seconds of work a row, to see that it works")
     return found
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
 
 
 def main(compare: Compare, about: str | None) -> None:

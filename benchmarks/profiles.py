@@ -2,7 +2,8 @@
 
     python benchmarks/profiles.py [--small]        or make profile
 
-The step and the sweep are those of `training.py` and `sweeps.py`, the step in the precision that is fastest here.
+The step and the sweep are those of `training.py` and `sweeps.py`, the step in the precision that is fastest here, with
+a path for each example, eager and, where that is done, compiled.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rna_ray.store import open_store
 from sweeps import fresh, sweep
 
 KINDS = {
+    "norms, activations and sums in one pass, by the compiler": ("cpp_fused", "triton"),
     "convolutions": ("conv",),
     "norms": ("norm",),
     "activations": ("relu", "threshold"),
@@ -32,11 +34,12 @@ KINDS = {
 """What operations are, by what their names hold; the first that fits counts."""
 
 
-def step(small: bool) -> Iterator[tuple[str, float]]:
+def step(small: bool, compile: bool) -> Iterator[tuple[str, float]]:
     """Yield what a training step spends its seconds on."""
+    from torch._inductor import config
     from torch.profiler import ProfilerActivity, profile
 
-    job = training.job(2, **training.SIZES[small], precision=precisions()[-1])
+    job = training.job(2, **training.SIZES[small], precision=precisions()[-1], compile=compile)
     profiler = profile(activities=[ProfilerActivity.CPU])
     epochs: list[Mapping[str, Any]] = []
 
@@ -47,12 +50,15 @@ def step(small: bool) -> Iterator[tuple[str, float]]:
         elif len(epochs) == 2:
             profiler.stop()
 
-    done(job, report=report)
-    seconds = dict.fromkeys([*KINDS, "everything else"], 0.0)
+    with config.patch({"cpp.enable_kernel_profile": True}):
+        done(job, report=report)
+    seconds = dict.fromkeys([*KINDS, "other operations"], 0.0)
     for one in profiler.key_averages():
         kinds = (kind for kind, names in KINDS.items() if any(name in one.key for name in names))
-        seconds[next(kinds, "everything else")] += one.self_cpu_time_total / 1e6
+        seconds[next(kinds, "other operations")] += one.self_cpu_time_total / 1e6
     yield from seconds.items()
+    whole = job.unit.settings["training"]["batch"] / epochs[1]["images_per_second"]
+    yield "between operations: Python, and what is not profiled", max(0.0, whole - sum(seconds.values()))
 
 
 def units(small: bool) -> Iterator[tuple[str, float]]:
@@ -92,12 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="in seconds of work: whether it works, no measurement")
     small = parser.parse_args().small
-    for name, unit, look in (
-        (f"a training step, {precisions()[-1]}", "seconds", step),
-        ("a sweep", "core-seconds", units),
-    ):
+    looks = [(f"a training step, {precisions()[-1]}, eager", "seconds", lambda: step(small, False))]
+    if precisions()[-1] == "bf16" and not small:  # to compile is no work of seconds
+        looks.append(("a training step, bf16, compiled", "seconds", lambda: step(small, True)))
+    looks.append(("a sweep", "core-seconds", lambda: units(small)))
+    for name, unit, look in looks:
         say(f"{name}, in {unit}")
-        found = list(look(small))
+        found = list(look())
         total = sum(seconds for _, seconds in found)
         print(f"| {name} | {unit} | % |\n| --- | --- | --- |")
         for what, seconds in sorted(found, key=lambda one: -one[1]):

@@ -91,6 +91,14 @@ def long(job: Job) -> Job:
     return dataclasses.replace(job, macs=cost.COMPILED_MACS)
 
 
+def called(job: Job) -> str:
+    """Return what a job's side is called: its precision, and whether its network is compiled."""
+    from rna_ray.running import inputs  # here: who only plans should not wait for torch
+
+    settings = job.unit.settings
+    return f"rna-ray, {settings['precision']}, {'compiled' if inputs.compiles(job, settings) else 'eager'}"
+
+
 def _code() -> Any:
     from rna_ray.running.provenance import code
 
@@ -99,7 +107,7 @@ def _code() -> Any:
 
 def done(job: Job, **given: Any) -> None:
     """Do a unit in this process; RuntimeError where it does not end well."""
-    from rna_ray.running.work import perform  # here: who only plans should not wait for torch
+    from rna_ray.running.work import perform  # here, as above
 
     ended = perform(job, **given)
     if ended.state != "done":

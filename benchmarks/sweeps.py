@@ -4,8 +4,9 @@
 
 All three do the same units by the same code, so only what is around them differs: `rna-ray run --address local`; a
 shell loop that starts a process for each training and each attack, one loop a core (`xargs -P`); and a Ray Tune script
-that attacks inside the trial. Overhead is the wall time times the cores over the useful compute, the seconds of the
-rows; of both that start a Ray, the wall time is beyond a bare start of Ray, as `resume.py` times it.
+that attacks inside the trial. Overhead is the wall time times the cores over the useful compute: the seconds of the
+rows, of the one of the three that took the fewest, so that no one gains by slow units. Of both that start a Ray, the
+wall time is beyond a bare start of Ray, as `resume.py` times it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,6 @@ from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
 MINUTES = 70
-MOST_REPEATED = 3
-"""A turn takes some 20 minutes on two cores."""
 PLAIN = Path(__file__).with_name("plain.py")
 
 
@@ -40,8 +39,10 @@ class Ran(NamedTuple):
     """One run of the sweep."""
 
     wall: Measured
-    compute: float
+    compute: Measured
     """The sum of the seconds of its rows."""
+    peaks: Mapping[str, float]
+    """The most megabytes that a trial held, and an evaluator, by view; in a process that does both, both."""
 
 
 def sweep(small: bool) -> Sweep:
@@ -67,27 +68,36 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     if not small:  # warm what the disk remembers
         [one(sweep(True)) for one in (rna_ray, shell, ray_tune)]
     given = sweep(small)
-    repeat = min(repeat, MOST_REPEATED)
-    ours, *peers = in_turn(
+    found = in_turn(
         *(lambda one=one: one(given) for one in (rna_ray, shell, ray_tune)), repeat=repeat, name="sweep", warm=False
     )
     start = statistics.median(resume.bare()[0] for _ in range(3))
-    what_ours = f"rna-ray run, {statistics.median(one.compute for one in ours):.0f} core-seconds of compute"
-    row = f"sweep of {len(planned(given).trials)} trials"
-    for what, found, began in (("shell loop", peers[0], 0.0), ("plain Ray Tune", peers[1], start)):
+    useful = min(statistics.median(one.compute.value for one in runs) for runs in found)
+    row, names = f"sweep of {len(planned(given).trials)} trials", ("rna-ray run", "shell loop", "plain Ray Tune")
+    walls, computes = (
+        [Side(name, [of(one) for one in runs], 1) for name, runs in zip(names, found, strict=True)]
+        for of in (lambda one: one.wall, lambda one: one.compute)
+    )
+    for peer, began in ((1, 0.0), (2, start)):
         yield Comparison(
-            row=f"{row}: overhead", unit="wall × cores / compute", goal=at_most(1.1),
-            ours=Side(what_ours, overheads(ours, start), 1), peer=Side(what, overheads(found, began), 1),
+            row=f"{row}, {useful:.0f} core-seconds of useful compute: overhead", unit="wall × cores / compute",
+            goal=at_most(1.1), ours=overhead(walls[0], start, useful), peer=overhead(walls[peer], began, useful),
         )
-        yield Comparison(
-            row=f"{row}: wall time", unit="seconds", goal=times(1),
-            ours=Side(what_ours, [one.wall for one in ours], 1), peer=Side(what, [one.wall for one in found], 1),
-        )
+        yield Comparison(row=f"{row}: wall time", unit="seconds", goal=times(1), ours=walls[0], peer=walls[peer])
+        yield Comparison(row=f"{row}: seconds of its rows", unit="seconds", ours=computes[0], peer=computes[peer])
+    for view, what in (("trials", "a trial"), ("evaluations", "an evaluator")):
+        sides = [
+            Side(name, [one.compute._replace(value=one.peaks[view]) for one in runs], 1)
+            for name, runs in zip(names, found, strict=True)
+        ]
+        yield Comparison(row=f"{row}: peak memory of {what}", unit="MB", ours=sides[0], peer=sides[2])
 
 
-def overheads(runs: Iterable[Ran], start: float) -> list[Measured]:
-    """Return the wall time times the cores over the compute of each run, without the seconds in which Ray starts."""
-    return [one.wall._replace(value=(one.wall.value - start) * CORES / one.compute) for one in runs]
+def overhead(wall: Side, start: float, useful: float) -> Side:
+    """Return the wall time times the cores over the useful compute, without the seconds in which Ray starts."""
+    return dataclasses.replace(
+        wall, found=[one._replace(value=(one.value - start) * CORES / useful) for one in wall.found]
+    )
 
 
 def rna_ray(given: Sweep) -> Ran:
@@ -135,11 +145,13 @@ def fresh() -> Path:
 
 
 def ran(place: Path, command: Command) -> Ran:
-    """Run a command, sum the seconds of the rows that it left, and remove them."""
+    """Run a command, look at the rows that it left, and remove them."""
     wall, store = command(), open_store(place / "store")
-    seconds = [store.read(view)["seconds"].to_pylist() for view in ("trials", "evaluations")]
+    rows = {view: store.read(view).select(["seconds", "peak_memory"]).to_pylist() for view in ("trials", "evaluations")}
     shutil.rmtree(place)
-    return Ran(wall, sum(chain(*seconds)))
+    seconds = sum(row["seconds"] for row in chain(*rows.values()))
+    peaks = {view: max(row["peak_memory"] for row in found) / 2**20 for view, found in rows.items()}
+    return Ran(wall, wall._replace(value=seconds), peaks)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import made_up
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import resume
 from pairs import Apart, Comparison, Measured, Side, Turn, at_most, in_turn, main, say, within
 from subjects import Sweep, folder, planned
 
@@ -196,7 +196,7 @@ def fill(place: Path, size: Size) -> tuple[str, str]:
     for view in ("trials", "evaluations", "examples"):
         Path(store.uri, view).mkdir()
     for unit in (one for one in plan.units if one.kind == "train"):
-        put(store, "trials", unit, resume.made_up("trials", 1, unit_id=unit.id, state="finished", log2_paths=20.0))
+        put(store, "trials", unit, made_up.rows("trials", 1, unit_id=unit.id, state="finished", log2_paths=20.0))
     cells = sorted(plan.cells, key=lambda cell: (*column(cell), cell.row["seed"]))
     writer = None
     for _, same in itertools.groupby(cells, key=column):  # a row group each, of all its seeds
@@ -235,7 +235,7 @@ def labelled(rows: pa.Table, cell: Cell) -> pa.Table:
 def evaluation(unit: Unit) -> pa.Table:
     """Return the record of a unit."""
     start, stop = unit.settings["examples"]
-    return resume.made_up(
+    return made_up.rows(
         "evaluations", 1, **shared(unit), start=start, stop=stop, batch=100, path_sharing="example", eval_mode="eval",
         random_output=True, batch_statistics=False, eps_255=8.0, eps_space="pixel", threat="linf", classes=CLASSES,
         draws=DRAWS,
@@ -257,7 +257,7 @@ def examples(unit: Unit, draw: np.random.Generator) -> pa.Table:
         columns[f"{image}_correct"] = pa.array(right.sum(1).astype(np.int16))
     for name in ("natural_margin", "margin", "linf", "l2"):
         columns[name] = pa.array(draw.random(len(index), np.float32))
-    rows = resume.made_up("examples", len(index), **shared(unit))
+    rows = made_up.rows("examples", len(index), **shared(unit))
     for name, values in columns.items():
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), values)

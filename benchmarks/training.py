@@ -5,20 +5,19 @@
 Ours is an epoch of a train unit, by its row's images a second: with a path for each example, as a sweep does it by
 default, and with one path a batch, which is what the textbook has. Its network without norms leaves the convolutions,
 the limit of what norms may cost. All in fp32, and in bf16 where the processor can. Ours is compiled where each example
-has a path, as in every long unit of a sweep that asks for it; two rows say what that gives. An epoch is one step; the
-first one is the warm-up.
+has a path, as in every long unit of a sweep that asks for it (`compiling.py`). An epoch is one step; the first one is
+the warm-up.
 """
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pairs import Apart, Comparison, Goal, Side, Turn, cpu, in_turn, main, times
-from subjects import cifar, done, folder, jobs, long, precisions, resnet18
+from pairs import Apart, Comparison, Goal, Side, Turn, by_precision, cpu, main, times, together
+from subjects import called, cifar, done, folder, jobs, long, precisions, resnet18
 
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
@@ -32,37 +31,21 @@ SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     """Yield the rows."""
     size = SIZES[small]
-    compiled = {**size, "compile": not small}  # to compile is no work of seconds
-    with contextlib.ExitStack() as held:
-        sides: dict[tuple[str, str], Apart] = {}
-        for precision in precisions():
-            plain = (textbook_steps, cifar(), size, precision == "bf16", 1, "cpu")
-            sides |= {
-                ("ours", precision): apart(held, job(repeat, **compiled, precision=precision)),
-                ("per batch", precision): apart(held, job(repeat, **size, precision=precision, protocol="paper")),
-                ("textbook", precision): held.enter_context(Apart(f"textbook, {precision}", *plain)),
-                ("bare", precision): held.enter_context(Apart(f"textbook without norms, {precision}", *plain, True)),
-            }
-        found = in_turn(*sides.values(), repeat=repeat, name="training step")
-        of = {key: side.side(values) for (key, side), values in zip(sides.items(), found, strict=True)}
-    same, across = (times(1.5), times(3.5)) if amx() else (times(1), times(1))
+    sides: dict[tuple[str, str], Apart] = {}
     for how in precisions():
-        ours, peer, goal = of["ours", how], of["textbook", how], same if how == "bf16" else times(1)
-        if how == "bf16":
-            yield step("bf16, against fp32", ours, of["textbook", "fp32"], across)
-        yield step(f"{how}, against {how}", ours, peer, goal)
-        yield step(f"{how}, one path a batch, against {how}", of["per batch", how], peer, times(1))
-        yield step(f"{how}, against no norms", ours, of["bare", how])
-    if small:
-        return
-    how = precisions()[-1]
-    for width in (size["width"], size["width"] // 4):
-        with contextlib.ExitStack() as held:
-            jobs = [job(repeat, **{**size, "width": width}, precision=how, compile=given) for given in (True, False)]
-            both = [apart(held, one) for one in jobs]
-            found = in_turn(*both, repeat=repeat, name=f"compiled, width {width}")
-            compiled, eager = (side.side(values) for side, values in zip(both, found, strict=True))
-        yield step(f"{how}, width {width}: compiled, against eager", compiled, eager)
+        plain = (textbook_steps, cifar(), size, how == "bf16", 1, "cpu")
+        sides |= {
+            ("ours", how): apart(job(repeat, **size, compile=not small, precision=how)),
+            ("per batch", how): apart(job(repeat, **size, precision=how, protocol="paper")),
+            ("peer", how): Apart(f"textbook, {how}", *plain),
+            ("bare", how): Apart(f"textbook without norms, {how}", *plain, True),
+        }
+    of = together(sides, repeat=repeat, name="training step")
+    across, same = (times(3.5), times(1.5)) if amx() else (times(1), times(1))
+    yield from by_precision("training step", of, across, same=same)
+    for how in precisions():
+        yield step(f"{how}, one path a batch, against {how}", of["per batch", how], of["peer", how], times(1))
+        yield step(f"{how}, against no norms", of["ours", how], of["bare", how])
 
 
 def step(what: str, ours: Side, peer: Side, goal: Goal | None = None) -> Comparison:
@@ -70,9 +53,9 @@ def step(what: str, ours: Side, peer: Side, goal: Goal | None = None) -> Compari
     return Comparison(row=f"training step, {what}", ours=ours, peer=peer, unit="seconds", goal=goal)
 
 
-def apart(held: contextlib.ExitStack, job: Job) -> Apart:
+def apart(job: Job) -> Apart:
     """Return the side that trains a job."""
-    return held.enter_context(Apart(called(job), epochs, job))
+    return Apart(f"{called(job)}, a path for each {job.unit.settings['network']['paths']}", epochs, job)
 
 
 def amx() -> bool:
@@ -81,11 +64,11 @@ def amx() -> bool:
 
 
 def job(
-    repeat: int, *, width: int, batch: int, steps: int = 1, gpu: bool = False, **given: Any
+    repeat: int, *, width: int, batch: int, steps: int = 1, held_out: int = 0, gpu: bool = False, **given: Any
 ) -> Job:
     """Return the job that trains so many epochs and one more, of so many steps each."""
     sweep = resnet18(
-        width=width, data={"train_examples": batch * steps, "held_out": 0},
+        width=width, data={"train_examples": batch * steps, "held_out": held_out},
         training={
             "objective": "blackbox", "epochs": repeat + 1, "batch": batch, "lr": LR, "augment": "none",
             "schedule": {"name": "constant"},
@@ -96,13 +79,6 @@ def job(
         sweep = {**sweep, "resources": {"train": {"cpu": 1, "gpu": 1}}}
     (found,) = jobs(sweep, open_store(tempfile.mkdtemp(dir=folder())))  # in one store a unit is done once
     return long(found)
-
-
-def called(job: Job) -> str:
-    """Return what a job's way of training is."""
-    settings = job.unit.settings
-    how = "compiled" if settings["compile"] else "eager"
-    return f"rna-ray, {settings['precision']}, {how}, a path for each {settings['network']['paths']}"
 
 
 def epochs(turn: Turn, job: Job) -> None:

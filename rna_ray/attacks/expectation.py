@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch.nn import functional as F
@@ -101,7 +102,10 @@ class Passes:
 
     def logits(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return fp32 logits (k, N, classes) of images x (N, C, H, W)."""
-        return torch.cat([self._wide(x, part) for part in draws.split(self._draws_a_pass(x))])
+        size = self._draws_a_pass(x)
+        if len(draws) <= size:
+            return self._wide(x, draws)
+        return torch.cat([self._wide(x, part) for part in draws.split(size)])
 
     def gradient(self, x: torch.Tensor, y: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return the gradient (N, C, H, W) of each example's loss, its mean over the k draws."""
@@ -130,13 +134,14 @@ class Passes:
             logits = forward(wide).float()
             return logits.view(k, len(x), logits.shape[-1])  # a library may have no image left to ask about
 
+    def _watched(self, seed: int) -> AbstractContextManager[None]:
+        """Make draws from the global generators repeat where the network is known to draw there, or notice them."""
+        seeded = seeded_generators(seed) if self.network.draws_globally else contextlib.nullcontext()
+        return seeded if self.drew_globally is None else self._noticed(seeded)
+
     @contextlib.contextmanager
-    def _watched(self, seed: int) -> Iterator[None]:
-        """Notice draws from the global generators, and make them repeat where the network is known to draw there."""
-        with seeded_generators(seed) if self.network.draws_globally else contextlib.nullcontext():
-            if self.drew_globally is None:
-                yield
-                return
+    def _noticed(self, seeded: AbstractContextManager[None]) -> Iterator[None]:
+        with seeded:
             before = global_state(self.network.mean.device)
             yield
             self.drew_globally |= global_state(self.network.mean.device) != before

@@ -66,6 +66,7 @@ class Defence:
         self._first = int(examples[0]) if first is None else first  # by whose index a batch draws what it shares
         self._part = "attack"
         self._calls = 0
+        self._same: Draws | None = None  # what a `fixed` attacker sees at every step, once made
 
     @property
     def steady(self) -> bool:
@@ -134,7 +135,7 @@ class Defence:
         draw stays the same for all parts.
         """
         some = copy.copy(self)
-        some.examples, some._calls = self.examples[index], 0
+        some.examples, some._calls, some._same = self.examples[index], 0, None
         if part and self.knowledge.kind != "transfer":
             some._part = f"{self._part}/{part}"
         return some
@@ -152,7 +153,10 @@ class Defence:
         """Return the k draws along which the attacker's gradient runs at a step."""
         shared = self.attack_passes.shared
         if self.knowledge.kind == "fixed":
-            return self._draws("defend/adversarial", x, range(self.first_draw, self.first_draw + 1), shared=shared)
+            if self._same is None:
+                draw = range(self.first_draw, self.first_draw + 1)
+                self._same = self._draws("defend/adversarial", x, draw, shared=shared)
+            return self._same
         if self.knowledge.kind == "enumerate":
             paths = self.paths.all().to(x.device)[:, None].expand(-1, 1 if shared else len(x), -1)
             return Draws(paths, (0,) * len(paths))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -78,12 +79,15 @@ def random_layers(network: nn.Module) -> list[Norm]:
     return [module for module in network.modules() if isinstance(module, Norm) and len(module.members) > 1]
 
 
-@contextlib.contextmanager
-def following(network: nn.Module, path: torch.Tensor, *, shared: bool = False) -> Iterator[None]:
+def following(network: nn.Module, path: torch.Tensor, *, shared: bool = False) -> AbstractContextManager[None]:
     """Let a network follow a path (N, L), or with `shared` one path (L,) for the whole batch, inside the block."""
     if not path.shape[-1]:  # a random layer would say that nobody gave it a path
-        yield
-        return
+        return contextlib.nullcontext()
+    return _following(network, path, shared)
+
+
+@contextlib.contextmanager
+def _following(network: nn.Module, path: torch.Tensor, shared: bool) -> Iterator[None]:
     layers = random_layers(network)
     if path.shape[-1] != len(layers):
         raise ValueError(f"a path has a column for each of the {len(layers)} random layers, not {path.shape[-1]}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,11 +24,17 @@ _PRODUCTS = frozenset({
 """What autocast computes in bf16, of what image classifiers hold."""
 
 
-@contextlib.contextmanager
-def arithmetic(device: str, *, bf16: bool) -> Iterator[None]:
+def arithmetic(device: str, *, bf16: bool) -> AbstractContextManager[Any]:
     """Let a device (its type) compute in bf16 inside the block, or in fp32."""
-    rounded = bf16 and device == "cpu" and not multiplies_bf16()
-    with torch.autocast(device, torch.bfloat16, enabled=bf16), _Rounded() if rounded else contextlib.nullcontext():
+    if not bf16 and not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bf16)
+    return _rounding(autocast) if bf16 and device == "cpu" and not multiplies_bf16() else autocast
+
+
+@contextlib.contextmanager
+def _rounding(autocast: torch.autocast) -> Iterator[None]:
+    with autocast, _Rounded():
         yield
 
 

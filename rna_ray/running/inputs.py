@@ -21,6 +21,7 @@ from rna_ray.data import Dataset, Split
 from rna_ray.errors import CheckpointError, DamageError, DataError, NetworkError
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
+from rna_ray.networks.precision import multiplies_bf16
 from rna_ray.randomness import Randomness
 from rna_ray.running import pages
 from rna_ray.running.tasks import Job
@@ -212,12 +213,15 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
         )
 
 
-def compiles(job: Job, asked: bool) -> bool:
-    """Return whether a unit's network, for which that is asked, is compiled: on a CPU only in a unit that is long.
+def compiles(job: Job, settings: Mapping[str, Any]) -> bool:
+    """Return whether a unit compiles a network of these settings, which say whether that is asked.
 
-    Known before it starts, so that no row hangs on a timing.
+    On a CPU only in a unit that is long, and in bf16 where the processor multiplies it: a compiler leaves the rounding
+    of rounded products out. Known before it starts, so that no row hangs on a timing.
     """
-    return asked and (job.device != "cpu" or job.macs >= cost.COMPILED_MACS)
+    if job.device != "cpu" or not settings["compile"]:
+        return settings["compile"]
+    return settings["precision"] == "bf16" and multiplies_bf16() and job.macs >= cost.COMPILED_MACS
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:

@@ -173,7 +173,7 @@ def _try_training(job: Job, batch: int) -> None:
     settings, device = _with_batch(job.unit.settings, batch), torch.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings["compile"]), device)
+    forward = inputs.compiled(network, inputs.compiles(job, settings), device)
     try_batch(settings, network, train, held_out, device=device, forward=forward, count=job.workers)
 
 
@@ -274,7 +274,7 @@ def _train_as(job: Job, workers: Workers, report: Report, watch: Watch) -> None:
     store, device = open_store(job.store), workers.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings["compile"]), device)
+    forward = inputs.compiled(network, inputs.compiles(job, settings), device)
     checkpoints = Checkpoints(store, job.unit.id, job.code.commit)
     try:
         fitted = fit(
@@ -511,8 +511,7 @@ def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
     lies = job.sources.get(role["id"])
     sha256 = inputs.weights_sha256(open_store(job.store), role["id"], role["checkpoint"])
     with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
-        compile = inputs.compiles(job, role["compile"])
-        one = (job.store, role["id"], role["checkpoint"], sha256, job.device, compile, lies)
+        one = (job.store, role["id"], role["checkpoint"], sha256, job.device, inputs.compiles(job, role), lies)
         return *inputs.trained(*one), sha256
 
 

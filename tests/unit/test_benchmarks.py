@@ -13,8 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rna_ray.networks.precision import multiplies_bf16
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -44,21 +42,34 @@ def test_sides_take_turns_and_the_ratio_says_how_many_times_as_good_ours_is() ->
     assert reached == [True, False, True, False, True]
 
 
+QUICK = ("start", "training", "evaluation", "certification", "autoattack", "nothing", "resume", "tables", "sweeps")
+"""All but `compiling`, which takes minutes, and `gpu`."""
+ROWS = {
+    "start: rna-ray plan", "start: rna-ray status", "training step", "PGD-5 under eot-10", "PGD-5 under fixed",
+    "natural answers", "certification", "AutoAttack standard", "252 units that do nothing",
+    "252 units that do nothing: memory of the driver", "20 Tune trials that do nothing", "plan of 506 units",
+    "resuming a sweep of 253 units", "1", "100", "sweep of 3 trials", "sweep of 3 trials: wall time",
+    "sweep of 3 trials: seconds of its rows", "sweep of 3 trials: peak memory of a trial",
+    "sweep of 3 trials: peak memory of an evaluator",
+}  # fmt: skip
+"""What rows are called, up to a comma."""
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # five processes that import torch, on whatever machine
-def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> None:
-    done = bench("start", "certification", "--small", "--repeat", "2", folder=tmp_path)
+@pytest.mark.timeout(1800)  # some forty processes that import torch, on whatever machine
+def test_every_benchmark_prints_its_rows_and_keeps_its_measurements(tmp_path: Path) -> None:
+    done = bench(*QUICK, "--small", "--repeat", "1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     header, _, *lines = [re.split(r" *\| *", line.strip("| \n")) for line in done.stdout.splitlines()]
     rows = [dict(zip(header, line, strict=False)) for line in lines]
-    expected = ["start: rna-ray plan", "start: rna-ray status", "certification"]
-    assert [row["row"].partition(",")[0] for row in rows] == expected + ["certification"] * multiplies_bf16()
-    assert all(float(row["ours, median"]) > 0 < float(row["ratio"]) and row["reached"] in ("yes", "no") for row in rows)
+    assert {row["row"].partition(",")[0] for row in rows} == ROWS
+    assert all(float(row["ours, median"]) > 0 for row in rows)
+    assert all(row["reached"] in ("yes", "no") for row in rows if row["goal"])
     kept = pq.read_table(tmp_path / "benchmarks.parquet").to_pylist()
-    assert len(kept) == len(rows) * 2 * 2  # sides, repeats
-    assert {(row["side"], row["nth"]) for row in kept} == {(side, nth) for side in ("ours", "peer") for nth in (0, 1)}
-    assert {row["row"] for row in kept} == {row["row"] for row in rows}
-    assert all(row["value"] > 0 and row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
+    assert {(row["row"], row["side"]) for row in kept} == {
+        (row["row"], side) for row in rows for side in ("ours", "peer") if side == "ours" or row["peer"]
+    }
+    assert all(row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
 
 
 @pytest.mark.slow
@@ -68,9 +79,9 @@ def test_profiles_say_where_the_time_of_a_step_and_of_a_sweep_goes(tmp_path: Pat
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line]
-    shares = [float(share) for _, _, share in rows if share[0].isdigit()]
-    assert sum(shares) == pytest.approx(200, abs=1)  # two tables of 100 %
-    assert {"convolutions", "norms", "trainings", "evaluations"} <= {name for name, *_ in rows}
+    seconds = {name: float(found) for name, found, share in rows if share[0].isdigit()}
+    for name in ("convolutions", "norms", "casts, copies and reordering", "trainings", "evaluations"):
+        assert seconds[name] > 0
 
 
 @pytest.mark.slow
@@ -78,5 +89,5 @@ def test_profiles_say_where_the_time_of_a_step_and_of_a_sweep_goes(tmp_path: Pat
 def test_without_a_gpu_its_benchmark_says_so(tmp_path: Path) -> None:
     done = bench("gpu", folder=tmp_path)
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr.splitlines()[-1] == "make bench-gpu needs a GPU that torch can use, and there is none here"
+    assert "gpu failed: make bench-gpu needs a GPU that torch can use, and there is none here\n" in done.stderr
     assert not (tmp_path / "benchmarks.parquet").exists()
