@@ -29,7 +29,9 @@ T = TypeVar("T")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 REPEAT = 5
 LOOK_SECONDS = 0.02
-"""How often a command is looked at for its memory."""
+"""How often a command is looked at for its memory …"""
+SHORT = 10 * LOOK_SECONDS
+"""… and how long it must last for these looks to say what it held at most."""
 TREE = 25
 """At how many of these looks the processes below it are looked at too, which takes milliseconds."""
 
@@ -277,7 +279,7 @@ class Command:
             seconds = time.perf_counter() - started
         if process.returncode:
             raise RuntimeError(f"{' '.join(self.words)} ended with {process.returncode}: {errors[-2000:]}")
-        return measured(seconds, most())
+        return measured(seconds, most() if seconds > SHORT else 0.0)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from rna_ray.evaluation.knowledge import Defence
 
 TOLERANCE = 1e-5
 LOOKS = 5
-"""The draws that are compared: of two paths that a batch shares, all five are the same one in 6 % of the cases."""
+"""The draws that are compared where it is not known that they differ: of two paths that a batch shares, all five are the
+same one in 6 % of the cases."""
 IMAGES = 16
 """Of how many images, at most; where images hang together, those of the whole batch are looked at."""
 
@@ -45,15 +46,16 @@ def observe(defence: Defence, x: torch.Tensor) -> Behaviour:
     if not defence.together:
         some = torch.arange(min(len(x), IMAGES), device=x.device)
         defence, x = defence.rows(some), x[some]
-    passes = defence.passes
+    known, passes = bool(defence.paths.sizes or defence.noise), defence.passes
+    looks = (0, *range(2 if known else LOOKS))
     passes.drew_globally = False
     with _counting() as taken:
-        again, one, *others = (passes.logits(x, defence.seen_draws(x, draw))[0] for draw in (0, *range(LOOKS)))
+        again, one, *others = (passes.logits(x, defence.seen_draws(x, draw))[0] for draw in looks)
     drew, passes.drew_globally = passes.drew_globally, None
     whole = ((one.sum(1) - 1).abs() < TOLERANCE).all() and one.min() > -TOLERANCE
-    random = bool(defence.paths.sizes or defence.noise) or not all(torch.equal(one, other) for other in others)
     return Behaviour(
-        classes=one.shape[1], random_output=random, softmax_output=bool(whole),
+        classes=one.shape[1], softmax_output=bool(whole),
+        random_output=known or not all(torch.equal(one, other) for other in others),
         optimizes=bool(taken), global_generator=drew,
         repeats=drew or torch.equal(one, again),
     )  # fmt: skip

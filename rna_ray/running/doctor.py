@@ -99,6 +99,7 @@ def _gpus() -> str:
 def _compiler() -> str:
     import torch
 
+    from rna_ray.networks.precision import multiplies_bf16
     from rna_ray.running.inputs import compiled
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -107,6 +108,8 @@ def _compiler() -> str:
     if forward is layer:
         raise LookupError("no compiler, or no Python.h")
     if device.type == "cpu":  # where it would take ten seconds to see it work
+        if not multiplies_bf16():
+            return "found; on this CPU, which does not multiply bf16, networks are compiled in long units in fp32"
         return "found; on a CPU, networks are compiled in long units"
     forward(torch.zeros(2, 4, device=device))
     return "torch.compile works"

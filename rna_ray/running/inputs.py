@@ -216,12 +216,12 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
 def compiles(job: Job, settings: Mapping[str, Any]) -> bool:
     """Return whether a unit compiles a network of these settings, which say whether that is asked.
 
-    On a CPU only in a unit that is long, and in bf16 where the processor multiplies it: a compiler leaves the rounding
-    of rounded products out. Known before it starts, so that no row hangs on a timing.
+    On a CPU only in a unit that is long, and not in bf16 where the processor does not multiply it: the compiler leaves
+    the rounding of products out. Known before it starts, so that no row hangs on a timing.
     """
     if job.device != "cpu" or not settings["compile"]:
         return settings["compile"]
-    return settings["precision"] == "bf16" and multiplies_bf16() and job.macs >= cost.COMPILED_MACS
+    return job.macs >= cost.COMPILED_MACS and (settings["precision"] != "bf16" or multiplies_bf16())
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:

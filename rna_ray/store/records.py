@@ -45,7 +45,8 @@ PROVENANCE = (
     _column("threads", pa.int32(), "Threads that torch used within one operation."),
     _column("precision", _TEXT, "fp32 or bf16; fp64 for second derivatives of a probe."),
     _column("compiled", _BOOL, "Whether torch.compile was in use."),
-    _column("kernel", _TEXT, "Which implementation of the random norms ran."),
+    _column("kernel", _TEXT, "`native` where the images of a batch take one path through torch's norms, "
+            "`mixture` where each takes its own."),
     _column("seconds", pa.float64(), "Wall seconds of the unit."),
     _column("peak_memory", pa.int64(), "Most bytes that its process held: resident, or allocated on the GPU.",
             optional=True),

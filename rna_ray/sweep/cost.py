@@ -12,8 +12,8 @@ GPU_MACS_PER_SECOND = 5.0e12
 """The same of one GPU: an assumption of ours, not yet measured."""
 
 COMPILED_MACS = 2 * 10**13
-"""From so many multiply-adds on a unit's network is compiled on a CPU: two to ten minutes of a core, where a training's
-graphs take two, or a quarter of one from torch's cache on that machine (measured: docs/benchmarks.md)."""
+"""From so many multiply-adds on a unit's network is compiled on a CPU: several times what pays for its graphs, except
+where torch's cache on that machine has none of them yet, once a machine (docs/benchmarks.md)."""
 
 ASSUMED = "resnet18"
 """Whose multiply-adds are taken for an imported network's, which only torch could count."""

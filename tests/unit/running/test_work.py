@@ -417,16 +417,16 @@ def test_compiling_falls_back_where_there_is_no_compiler(
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_on_a_cpu_only_long_units_in_native_bf16_are_compiled(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "multiplies_bf16", lambda: native)
     asked = {"compile": True, "precision": "bf16"}
     short = Job(unit=train(), store="", root=None, download=False, threads=1, device="cpu", attempt=1)
     long = dataclasses.replace(short, macs=cost.COMPILED_MACS)
     assert inputs.compiles(long, asked) is native
+    assert inputs.compiles(long, asked | {"precision": "fp32"})
     assert not inputs.compiles(short, asked)
     assert not inputs.compiles(long, asked | {"compile": False})
-    assert not inputs.compiles(long, asked | {"precision": "fp32"})
-    assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked | {"precision": "fp32"})
+    assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked)
 
 
 def test_compiling_falls_back_where_there_is_no_python_h(
