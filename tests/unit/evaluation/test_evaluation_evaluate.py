@@ -17,7 +17,7 @@ from rna_ray.attacks.base import Attack, Ball, Judgement, Outcome, Proposal, Vic
 from rna_ray.attacks.ensemble import Best
 from rna_ray.attacks.expectation import Draws, Passes
 from rna_ray.data import Split
-from rna_ray.evaluation.behaviour import LOOKS
+from rna_ray.evaluation.behaviour import KNOWN
 from rna_ray.evaluation.evaluate import evaluate
 from rna_ray.networks.paths import following, mode, random_layers
 from rna_ray.randomness import Randomness
@@ -180,12 +180,12 @@ def test_under_fixed_each_draw_is_attacked_by_itself(sharing: str, monkeypatch: 
     monkeypatch.setattr(Passes, "gradient", gradient)
     monkeypatch.setattr(Passes, "logits", logits)
     columns = evaluated(network("BN+IN+LN"), knowledge="fixed", draws=5, examples=(0, 4), paths=sharing).columns
-    looks = 1 + LOOKS
+    looks = 1 + KNOWN
     looked, adversarial, natural = answers[:looks], answers[looks : looks + 5], answers[looks + 5 :]
     assert len(gradients) == 5 * 3 and len(natural) == 5
     for draw, answer in enumerate(adversarial):
         assert all(torch.equal(paths, answer) for paths in gradients[3 * draw : 3 * draw + 3])
-    assert len({str(answer.tolist()) for answer in [*looked, *natural, *adversarial]}) == LOOKS + 5 + 5
+    assert len({str(answer.tolist()) for answer in [*looked, *natural, *adversarial]}) == KNOWN + 5 + 5
     assert {len(predictions) for predictions in columns["adversarial_predictions"]} == {5}
 
 
