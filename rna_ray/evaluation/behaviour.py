@@ -18,10 +18,10 @@ from rna_ray.evaluation.knowledge import Defence
 
 TOLERANCE = 1e-5
 LOOKS = 5
-"""The draws that are compared where it is not known that they differ: of two paths that a batch shares, all five are the
-same one in 6 % of the cases."""
+"""The draws that are compared where it is not known that they differ: of two paths that a batch shares, all five are
+the same one in 6 % of the cases."""
 KNOWN = 2
-"""The draws that are looked at where it is."""
+"""The draws that are looked at where it is known."""
 IMAGES = 16
 """Of how many images, at most; where images hang together, those of the whole batch are looked at."""
 
