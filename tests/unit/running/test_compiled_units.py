@@ -73,9 +73,9 @@ def test_the_same_network_compiled_answers_the_same(stores: Sequence[Store]) -> 
     np.testing.assert_allclose(*margins, rtol=1e-5 if fp32 else 0.02, atol=1e-5 if fp32 else 0.1)
     for name in ("natural_correct", "adversarial_correct"):
         share, other = (of[name].to_numpy().mean() for of in (rows, others))
-        assert abs(share - other) <= (1 / EXAMPLES if fp32 else interval(share))
+        assert abs(share - other) <= (2 / EXAMPLES if fp32 else interval(share))
     counts, others = (counted(store) for store in (eager, compiled))
-    assert np.abs(counts - others).max() <= (0 if fp32 else 2)
+    assert np.abs(counts - others).max() <= (1 if fp32 else 2)
 
 
 def test_a_training_compiled_learns_as_much(stores: Sequence[Store]) -> None:
