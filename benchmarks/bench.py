@@ -64,12 +64,9 @@ def main() -> None:
         try:
             for one in module.compare(asked.repeat, asked.small):
                 rows.append(one)
-        except SystemExit as error:  # in one sentence
+        except (Exception, SystemExit) as error:
             failed.append(name)
-            say(f"{name} failed: {error}")
-        except Exception:
-            failed.append(name)
-            say(f"{name} failed: {traceback.format_exc()}")
+            say(f"{name} failed: {error if isinstance(error, SystemExit) else traceback.format_exc()}")
         ended += minutes[name]
         found += rows
         keep([row | run for one in rows for row in measurements(one)])

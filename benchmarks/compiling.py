@@ -26,9 +26,9 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:
-    """Yield the rows; none where no network is compiled on this CPU."""
+    """Yield the rows; none where bf16 is not multiplied, and so not compiled."""
     if precisions()[-1] != "bf16":
-        say("  this processor does not multiply bf16, so that no network is compiled on it")
+        say("  this processor does not multiply bf16, so that none is compiled in it")
         return
     size = SIZES[small]
     for width in (size["width"], size["width"] // 4):
@@ -52,8 +52,6 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
 def seconds(turn: Turn, job: Job, cache: str) -> None:
     """Measure the seconds of a training, torch's graphs being kept in a folder."""
     os.environ[CACHE] = cache
-    import torch  # noqa: F401
-
     while True:
         started = time.perf_counter()
         done(job)

@@ -31,7 +31,7 @@ from subjects import Sweep, folder, jobs, planned
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 70
+MINUTES = 110
 PLAIN = Path(__file__).with_name("plain.py")
 
 

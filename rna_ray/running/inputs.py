@@ -219,9 +219,10 @@ def compiles(job: Job, settings: Mapping[str, Any]) -> bool:
     On a CPU only in a unit that is long, and not in bf16 where the processor does not multiply it: the compiler leaves
     the rounding of products out. Known before it starts, so that no row hangs on a timing.
     """
-    if job.device != "cpu" or not settings["compile"]:
+    if job.device != "cpu":
         return settings["compile"]
-    return job.macs >= cost.COMPILED_MACS and (settings["precision"] != "bf16" or multiplies_bf16())
+    pays = job.macs >= cost.COMPILED_MACS and (settings["precision"] != "bf16" or multiplies_bf16())
+    return settings["compile"] and pays
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:

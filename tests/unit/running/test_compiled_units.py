@@ -45,7 +45,7 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The sweep done eagerly; all of it compiled; and its evaluations alone, so that the same network answers."""
     precision = request.param
     if precision == "bf16" and not multiplies_bf16():
-        pytest.skip("this processor does not multiply bf16, so that no network is compiled on it")
+        pytest.skip("this processor does not multiply bf16, so that none is compiled in it")
     folder = tmp_path_factory.mktemp(precision)
     (folder / "sweep.yaml").write_text(f"precision: {precision}\n{SWEEP}", encoding="utf-8")
     planned = plan(load(folder / "sweep.yaml"))

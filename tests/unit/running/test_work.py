@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ PGD = {"name": "pgd", **find("pgd").settings({"steps": 1, "eps_255": 25.5, "step
 Perform = Callable[..., Done]
 
 
-def train(norm: str = "BN+IN", **training: Any) -> Unit:
+def train(norm: str = "BN+IN", compile: bool = False, **training: Any) -> Unit:
     objective = training.get("objective", "blackbox")
     return units.train(
         {
@@ -52,7 +53,7 @@ def train(norm: str = "BN+IN", **training: Any) -> Unit:
                 **training,
             },
             "precision": "fp32",
-            "compile": False,
+            "compile": compile,
             "seed": 0,
         }
     )
@@ -427,6 +428,24 @@ def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, mon
     assert not inputs.compiles(short, asked)
     assert not inputs.compiles(long, asked | {"compile": False})
     assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_a_long_unit_on_a_cpu_is_compiled_and_gives_the_same(tmp_path: Path) -> None:
+    unit, rows = train(compile=True), {}
+    for name, macs in (("short", 0), ("long", cost.COMPILED_MACS)):
+        store = open_store(tmp_path / name)
+        job = Job(
+            unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1, macs=macs
+        )
+        assert perform(job).state == "done"
+        (trial,) = store.read("trials").to_pylist()
+        assert trial["compiled"] is (name == "long")
+        rows[name] = store.read("epochs").select(["loss", "adversarial_loss"]).to_pylist()
+    for short, long in zip(rows["short"], rows["long"], strict=True):
+        assert long == pytest.approx(short, rel=1e-3)
 
 
 def test_compiling_falls_back_where_there_is_no_python_h(
