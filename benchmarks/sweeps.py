@@ -18,7 +18,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Ran(NamedTuple):
     wall: Measured
     compute: Measured
     """The sum of the seconds of its rows."""
-    peaks: Mapping[str, float]
+    peaks: Mapping[str, Measured]
     """The most megabytes that a trial held, and an evaluator, by view; in a process that does both, both."""
 
 
@@ -74,10 +74,11 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     start = statistics.median(resume.bare()[0] for _ in range(3))
     useful = min(statistics.median(one.compute.value for one in runs) for runs in found)
     row, names = f"sweep of {len(planned(given).trials)} trials", ("rna-ray run", "shell loop", "plain Ray Tune")
-    walls, computes = (
-        [Side(name, [of(one) for one in runs], 1) for name, runs in zip(names, found, strict=True)]
-        for of in (lambda one: one.wall, lambda one: one.compute)
-    )
+
+    def sides(of: Callable[[Ran], Measured]) -> list[Side]:
+        return [Side(name, [of(one) for one in runs], 1) for name, runs in zip(names, found, strict=True)]
+
+    walls, computes = sides(lambda one: one.wall), sides(lambda one: one.compute)
     for peer, began in ((1, 0.0), (2, start)):
         yield Comparison(
             row=f"{row}, {useful:.0f} core-seconds of useful compute: overhead", unit="wall × cores / compute",
@@ -86,11 +87,8 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
         yield Comparison(row=f"{row}: wall time", unit="seconds", goal=times(1), ours=walls[0], peer=walls[peer])
         yield Comparison(row=f"{row}: seconds of its rows", unit="seconds", ours=computes[0], peer=computes[peer])
     for view, what in (("trials", "a trial"), ("evaluations", "an evaluator")):
-        sides = [
-            Side(name, [one.compute._replace(value=one.peaks[view]) for one in runs], 1)
-            for name, runs in zip(names, found, strict=True)
-        ]
-        yield Comparison(row=f"{row}: peak memory of {what}", unit="MB", ours=sides[0], peer=sides[2])
+        mine, _, tuned = sides(lambda one, view=view: one.peaks[view])
+        yield Comparison(row=f"{row}: peak memory of {what}", unit="MB", ours=mine, peer=tuned)
 
 
 def overhead(wall: Side, start: float, useful: float) -> Side:
@@ -150,7 +148,9 @@ def ran(place: Path, command: Command) -> Ran:
     rows = {view: store.read(view).select(["seconds", "peak_memory"]).to_pylist() for view in ("trials", "evaluations")}
     shutil.rmtree(place)
     seconds = sum(row["seconds"] for row in chain(*rows.values()))
-    peaks = {view: max(row["peak_memory"] for row in found) / 2**20 for view, found in rows.items()}
+    peaks = {
+        view: wall._replace(value=max(row["peak_memory"] for row in found) / 2**20) for view, found in rows.items()
+    }
     return Ran(wall, wall._replace(value=seconds), peaks)
 
 
