@@ -1,7 +1,9 @@
 """What a machine keeps of remote files for all its processes: each is copied once, and read from the disk.
 
     <cache>/<room>/<name>          a file or a folder; it appears by rename, once it is whole
-    <cache>/<room>/<name>.lock     held by who makes it, shared by who needs it to stay; says its size in bytes
+    <cache>/<room>/<name>.lock     shared by who needs it to stay, held by who removes it; says its size in bytes
+    <cache>/<room>/.<name>.making  held by who makes it, and there only meanwhile: who waits for the maker must not wait
+                                   for those who need it to stay, as they may hold their lock for hours
 
 The folder is $RNA_RAY_CACHE, else rna-ray in the user's cache folder. What was used longest ago gives way once it holds
 more than $RNA_RAY_CACHE_GB (default 20). The kernel frees the locks of a process that died, so none is ever stale.
@@ -72,7 +74,7 @@ def kept(room: str, name: str, make: Callable[[Path], None], *, stays: bool = Fa
                 os.close(shared)
             if there:
                 return path
-            with _alone(lock):
+            with _its_maker(path):
                 if not path.exists():
                     _make(path, make)
 
@@ -155,6 +157,17 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _its_maker(path: Path) -> Iterator[None]:
+    """Be the one process that may make this inside the block."""
+    making = path.with_name(f".{path.name}.making")
+    with _alone(making):
+        try:
+            yield
+        finally:
+            making.unlink(missing_ok=True)  # while it is held: who waits for it then locks a new one
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +103,30 @@ def test_a_process_that_is_killed_leaves_nothing_half_and_nobody_waiting(
     (tmp_path / "go").touch()
     assert second.communicate(timeout=120)[0] == "whole\n"
     assert (tmp_path / "made").read_text() == "xx" and names(own_cache / "weights") == {"one"}
+
+
+def test_who_began_as_early_as_the_maker_does_not_wait_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maker needs what it made to stay: that may take hours."""
+    all_found_nothing, locked = threading.Barrier(5), cache._locked
+    made: list[Path] = []
+
+    def meet(lock: Path, how: int) -> int:
+        if how == fcntl.LOCK_EX and not made:
+            all_found_nothing.wait(60)
+        return locked(lock, how)
+
+    def make(target: Path) -> None:
+        made.append(target)
+        target.write_text("whole")
+
+    monkeypatch.setattr(cache, "_locked", meet)
+    others = [threading.Thread(target=cache.kept, args=("weights", "one", make), daemon=True) for _ in range(4)]
+    for other in others:
+        other.start()
+    cache.kept("weights", "one", make, stays=True)
+    for other in others:
+        other.join(60)
+    assert not any(other.is_alive() for other in others) and len(made) == 1
 
 
 def test_what_cannot_be_made_is_not_kept_and_is_tried_again(own_cache: Path) -> None:
