@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rna_ray.networks.spaces import parse
 from rna_ray.sweep.plan import Plan, plan
 from rna_ray.sweep.spec import load
 
@@ -95,6 +97,91 @@ def test_table_3_crosses_each_defence_with_both_norms() -> None:
     one = planned("rna-table1")
     assert trained(one, "WideResNet32 RNA, ours") == trained(made, "AT, BN+IN, ours")
     assert evaluated(made, "AT, BN+IN, ours").items() <= evaluated(one, "WideResNet32 RNA, ours").items()
+
+
+PGD = {"threat": "linf", "eps_255": 8.0, "step_255": 2.0, "random_start": True}
+ATTACKS = {
+    "natural": {},
+    "fgsm": {"threat": "linf", "eps_255": 8.0},
+    "pgd": {**PGD, "steps": 20, "restarts": 1},
+    "cw": {"c": 0.0001, "kappa": 0.0, "steps": 1000, "lr": 0.01},
+    "mifgsm": {"threat": "linf", "eps_255": 8.0, "step_255": 2.0, "steps": 5, "decay": 1.0},
+    "deepfool": {"steps": 50, "overshoot": 0.02},
+    "autoattack": {"version": "standard", "threat": "linf", "eps_255": 8.0},
+}
+"""The paper's Section 5.1, and where it is silent its code; small presets take fewer steps of CW, and no less else."""
+
+
+def asked(made: Plan, kind: str, protocol: str = "") -> list[dict[str, Any]]:
+    """Return the settings of a plan's train or evaluate units, of the rows under a protocol or of all."""
+    trained = {trial.network for trial in made.trials if trial.variant.endswith(protocol)}
+    attacked = {unit for cell in made.cells if cell.variant.endswith(protocol) for unit in cell.units}
+    return [unit.settings for unit in made.units if unit.kind == kind and unit.id in trained | attacked]
+
+
+@pytest.mark.parametrize("preset", [None, "small"])
+@pytest.mark.parametrize("table", ["1", "2", "4", "5"])
+def test_the_attacks_of_a_table_are_the_paper_s(table: str, preset: str | None) -> None:
+    attacks = [one["attack"] for one in asked(planned(f"rna-table{table}", preset), "evaluate", "paper")]
+    assert {one["name"] for one in attacks} == set(ATTACKS)
+    for one in attacks:
+        fewer = {"steps": 100} if preset and one["name"] == "cw" else {}
+        assert one == {"name": one["name"], **ATTACKS[one["name"]], **fewer}
+
+
+@pytest.mark.parametrize(("protocol", "mode"), [("paper", "train"), ("ours", "train_frozen")])
+@pytest.mark.parametrize("table", ["1", "2", "4", "5"])
+def test_the_training_of_a_table_is_the_paper_s(table: str, protocol: str, mode: str) -> None:
+    found = asked(planned(f"rna-table{table}"), "train", protocol)
+    assert found
+    for one in found:
+        training = one["training"]
+        assert (training["epochs"], training["batch"], training["lr"], training["momentum"]) == (200, 128, 0.1, 0.9)
+        assert training["weight_decay"] == 5e-4 and training["attack"] == {"name": "pgd", **PGD, "steps": 10}
+        assert training["schedule"] == {"name": "step", "milestones": [0.5, 0.75], "gamma": 0.1}
+        assert training["attack_mode"] == mode and one["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("preset", [None, "small"])
+def test_a_row_of_table_5_trains_as_its_name_says(preset: str | None) -> None:
+    made = planned("rna-table5", preset)
+    settings = {unit.id: unit.settings for unit in made.units if unit.kind == "train"}
+    assert len({trial.variant for trial in made.trials}) == 16
+    for trial in made.trials:
+        one = settings[trial.network]
+        space, box, layers = trial.variant.split(", ")[0].split(" ")
+        assert one["training"]["objective"] == box.replace("-box", "box")
+        assert one["network"]["layer_based"] == (layers == "layer-based")
+        norms = "BN+LN+GN32+IN" if space == "BN+IN+GN+LN" else space
+        assert parse(one["network"]["norm"]) == parse(norms)
+
+
+def test_imagenet_trains_and_is_attacked_as_in_the_paper() -> None:
+    made = planned("rna-table3-imagenet")
+    attack = {"name": "pgd", "threat": "linf", "eps_255": 4.0, "random_start": True}
+    for one in asked(made, "train"):
+        training = one["training"]
+        assert (training["lr"], training["weight_decay"], training["epochs"]) == (0.02, 1e-4, 60)
+        assert training["schedule"] == {"name": "cosine"} and one["network"]["name"] == "resnet50"
+        assert training["attack"] == attack | {"step_255": 2.0, "steps": 2}
+    pgd = [one["attack"] for one in asked(made, "evaluate", "paper") if one["attack"]["name"] != "natural"]
+    assert pgd and all(one == attack | {"step_255": 1.0, "steps": 50, "restarts": 1} for one in pgd)
+
+
+def test_figure_5_asks_for_the_paper_s_steps_and_radii() -> None:
+    cells = [cell for cell in planned("rna-figure5").cells if cell.variant == "BN+IN" and cell.knowledge == "transfer"]
+    made = {unit.id: unit.settings for unit in planned("rna-figure5").units}
+    attacks = [made[cell.units[0]]["attack"] for cell in cells]
+    assert {one["steps"] for one in attacks if one["eps_255"] == 8} >= set(range(10, 101, 10))
+    assert {one["eps_255"] for one in attacks if one["steps"] == 20} == set(range(2, 21, 2))
+
+
+@pytest.mark.parametrize("preset", [None, "small"])
+def test_figures_look_at_the_networks_of_the_tables(preset: str | None) -> None:
+    tables = {trial.network for table in (1, 4, 5) for trial in planned(f"rna-table{table}", preset).trials}
+    for name in ("rna-figure1", "rna-figure2", "rna-figure3", "rna-figure5", "rna-theory"):
+        attacked = {trial.network for trial in planned(name, preset).trials if "natural" not in trial.variant}
+        assert attacked and attacked <= tables, name
 
 
 def test_imagenets_eight_gpus_are_eight_workers() -> None:
