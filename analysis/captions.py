@@ -100,7 +100,7 @@ def printed(
     intervals = "with its 95 % interval over restarts" if restarts else "without interval"
     sentences = [
         f"Printed rows: {'; '.join(sources)}, {intervals} and never bold{checks}.",
-        "Of ours, only rows under protocol paper compare with them like with like.",
+        "Of ours, only rows under protocol paper, trained at its scale, compare with them like with like.",
     ]
     if trained:
         sentences.append(f"Trained for ours: {'; '.join(map(_trained, trained))}.")

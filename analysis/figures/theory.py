@@ -140,10 +140,10 @@ def _networks(part: Any, lines: Mapping[str, Sequence[Row]], looks: Looks) -> No
         curved = [row for row in held if row["panel"] == "eq6"]
         _layers(norms, [row for row in held if row["panel"] == "eq5"], looks)
         norms.set_title(f"{title}: Eq. 5, at a layer's input")
-        norms.set_ylabel("gradient norm (nats)")
+        norms.set_ylabel("gradient norm (nats a unit)")
         _layers(curvatures, curved, looks)
         curvatures.set_title(f"{title}: Eq. 6, at a layer's input")
-        curvatures.set_ylabel("curvature along gradient (nats)")
+        curvatures.set_ylabel("curvature along gradient (nats a unit²)")
         _shares(shares, curved, looks)
         shares.set_title(f"{title}: where Eq. 6 holds")
         shares.set_ylabel("images (%)")

@@ -27,7 +27,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 COUNTER = "num_batches_tracked"
 """What torch's BatchNorm keeps beside its statistics and nothing of ours needs."""
-NAMED = 3
+NAMED = 10
 """How many keys of each kind of misfit an error names."""
 
 _MEMBER = re.compile(r"(.+)\.members\.(\d+)")

@@ -107,7 +107,8 @@ def test_the_caption_says_where_they_come_from_and_what_compares(text: str) -> N
     caption = text.splitlines()[-1]
     assert (
         "Printed rows: RNA (NeurIPS 2022) Table 4, without interval and never bold, checked by rna-ray audit "
-        "--published. Of ours, only rows under protocol paper compare with them like with like. Trained for ours: "
+        "--published. Of ours, only rows under protocol paper, trained at its scale, compare with them like with like. "
+        "Trained for ours: "
         "resnet18 of width 16 on 10,000 images of cifar10 for 8 epochs under PGD-2 within \N{SCRIPT SMALL L}∞ "
         "ε = 8/255, steps of 6/255, in bf16. audit: "
     ) in caption

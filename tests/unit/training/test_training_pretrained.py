@@ -324,13 +324,13 @@ def test_keys_that_do_not_fit_are_counted_and_the_first_are_named() -> None:
     tensors = dict(authors(["bn", "gnr_1"]).state_dict())
     tensors["linear.weight"] = torch.zeros(100, 8 * WIDTH)
     del tensors["layer1.0.conv1.weight"]
-    tensors |= {f"layer5.{index}.conv1.weight": torch.zeros(1) for index in range(5)}
+    tensors |= {f"layer5.{index}.conv1.weight": torch.zeros(1) for index in range(12)}
     with pytest.raises(CheckpointError) as refused:
         started(tensors, "BN+IN")
     assert str(refused.value) == (
         "w.pth (network.weights), read in the RNA authors' layout, does not fit the network: "
         "1 missing (layer1.0.conv1.weight); "
-        "5 unexpected (layer5.0.conv1.weight, layer5.1.conv1.weight, layer5.2.conv1.weight, ...); "
+        f"12 unexpected ({', '.join(f'layer5.{index}.conv1.weight' for index in (0, 1, 10, 11, *range(2, 8)))}, ...); "
         "1 of another shape (linear.weight has shape (100, 64), not (10, 64))"
     )
 
