@@ -89,7 +89,7 @@ def recorded(store: Store, planned: Plan) -> Run:
     kinds = {unit.id: unit.kind for unit in planned.units}
     return Run(
         tuple(Work.of(unit, planned.costs[unit.id]) for unit in planned.units), spans, epochs,
-        throughput.usual(planned.where, ()), _slots(spans, kinds),
+        throughput.usual(planned, ()), _slots(spans, kinds),
     )  # fmt: skip
 
 

@@ -45,9 +45,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
     left_to_do = status.to_do
     to_do, early = {unit.id for unit in left_to_do}, {unit.id for unit in status.early}
     gpus = {kind: planned.where.share(kind).gpu > 0 for kind in NAMES}
-    macs = {kind: sum(planned.costs[unit.id] for unit in left_to_do if unit.kind == kind) for kind in NAMES}
-    rates = {kind: throughput.rate(kind, gpu=gpus[kind], measured=measured) for kind in NAMES}
-    left = {kind: macs[kind] / rates[kind].macs_per_second for kind in NAMES}
+    prices = throughput.prices(planned, left_to_do, measured)
     trials = {trial.network: trial for trial in planned.trials}
     units = {unit.id: trials[unit.id] for unit in planned.units if unit.id in trials}  # in the order of the work
     counts = {
@@ -79,14 +77,14 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
         "estimate": {
             kind: {
                 "device": "GPU" if gpus[kind] else "CPU core",
-                "device_seconds": left[kind],
-                "macs_per_second": rates[kind].macs_per_second,
-                "basis": rates[kind].basis,
+                "device_seconds": price.device_seconds,
+                "macs_per_second": price.macs_per_second,
+                "basis": price.basis,
             }
-            for kind in NAMES
+            for kind, price in prices.items()
         },
         "to_draw": _to_draw(planned),
-        "gpu_hours": sum(left[kind] for kind in NAMES if gpus[kind]) / 3600,
+        "gpu_hours": sum(price.device_seconds for kind, price in prices.items() if gpus[kind]) / 3600,
         "damaged": list(status.damaged.values()),
         "assumed": ASSUMED if any("import" in unit.settings["network"] for unit in imports) else None,
     }

@@ -179,7 +179,7 @@ def _known(plan: Plan, store: Store) -> Known:
     measured: list[throughput.Measured] = []
     with contextlib.suppress(StoreError):
         measured = throughput.measured(store)
-    return Known(asked=asked(plan_rows(plan)), usual=throughput.usual(plan.where, measured))
+    return Known(asked=asked(plan_rows(plan)), usual=throughput.usual(plan, measured))
 
 
 def _races(plan: Plan, store: Store) -> Races | None:

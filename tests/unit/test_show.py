@@ -63,27 +63,29 @@ def test_a_plan_says_what_is_done_and_what_it_would_cost(planned: Plan) -> None:
 
 def test_a_plan_says_what_its_estimate_rests_on(planned: Plan) -> None:
     macs = sum(planned.costs[unit.id] for unit in planned.units if unit.kind == "evaluate")
-    gpu = Measured(kind="evaluate", device="NVIDIA H100", units=12, macs_per_second=macs / 7200)
+    gpu = Measured(kind="evaluate", of="vgg", device="NVIDIA H100", units=12, macs_per_second=macs / 7200)
     document = show.plan(planned, standing(planned), [gpu])
     assert document["gpu_hours"] == pytest.approx(2.0)
     words = show.plan_text(document)
     assert "2 h 0 min of one GPU for evaluations; 2 GPU hours in all\n" in words
     assert "\n  trials: an assumption: 2e10 multiply-adds a second and CPU core, nothing measured in" in words
-    assert words.endswith("\n  evaluations: measured on 12 evaluations on NVIDIA H100 in this store")
-    cpu = Measured(kind="train", device="cpu", units=1, macs_per_second=1e9)
+    assert words.endswith("\n  evaluations: measured in this store on 12 evaluations of vgg on NVIDIA H100")
+    cpu = Measured(kind="train", of="vgg", device="cpu", units=1, macs_per_second=1e9)
     assumed = show.plan_text(show.plan(planned, standing(planned), [cpu]))
-    assert "\n  trials: measured on 1 trial on CPU cores in this store\n  evaluations: an assumption: 5e12" in assumed
+    assert "\n  trials: measured in this store on 1 trial of vgg on CPU cores\n  evaluations: an assumption" in assumed
 
 
 def test_gpu_hours_are_those_of_all_kinds_on_a_gpu(tmp_path: Path) -> None:
     path = tmp_path / "gpus.yaml"
     path.write_text(SWEEP.replace("{evaluate: {gpu: 0.5}}", "{evaluate: {gpu: 1}, train: {gpu: 1}}"), encoding="utf-8")
     both = plan(load(path), digest=lambda data: "content")
-    rate = Measured(kind="train", device="NVIDIA H100", units=3, macs_per_second=sum(both.costs.values()) / 360_000)
+    speed = sum(both.costs.values()) / 360_000
+    rate = Measured(kind="train", of="vgg", device="NVIDIA H100", units=3, macs_per_second=speed)
     document = show.plan(both, standing(both), [rate])
     assert document["gpu_hours"] == pytest.approx(100.0)
     words = show.plan_text(document)
-    assert "; 100 GPU hours in all\n  trials and evaluations: measured on 3 trials on NVIDIA H100 in" in words
+    basis = "measured in this store on 3 trials of vgg on NVIDIA H100"
+    assert f"; 100 GPU hours in all\n  trials and evaluations: {basis}" in words
 
 
 def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:

@@ -12,13 +12,14 @@ from sweep_base import BASE, Planned
 
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import SCHEMAS, from_rows
-from rna_ray.sweep.cost import CPU_MACS_PER_SECOND, GPU_MACS_PER_SECOND
+from rna_ray.sweep.cost import GPU_MACS_PER_SECOND
 from rna_ray.sweep.forecast import Usual
 from rna_ray.sweep.plan import Plan
-from rna_ray.sweep.throughput import Measured, measured, rate, usual
+from rna_ray.sweep.throughput import Measured, measured, nearest, prices, usual
 from rna_ray.sweep.units import Unit, canonical
 
 H100 = "NVIDIA H100 80GB HBM3"
+SMALL, WIDE = "resnet8 of width 16 in fp32", "resnet18 of width 64 in compiled bf16"
 _FILLED = {pa.string(): "x", pa.bool_(): False, pa.timestamp("us", tz="UTC"): datetime(2024, 5, 6, tzinfo=UTC)}
 
 
@@ -64,7 +65,7 @@ def test_the_median_of_what_the_plan_counts_over_the_seconds_of_all_epochs(made:
     for unit, seconds in zip(trains(made), (10.0, 40.0, 20.0), strict=True):
         commit(store, unit, device=H100, seconds=seconds)
     work = made.costs[trains(made)[0].id]
-    assert measured(store) == [Measured(kind="train", device=H100, units=3, macs_per_second=work / 20)]
+    assert measured(store) == [Measured(kind="train", of=SMALL, device=H100, units=3, macs_per_second=work / 20)]
 
 
 @pytest.mark.parametrize("view", ["trials", "epochs"])
@@ -74,7 +75,9 @@ def test_a_damaged_file_is_left_out(view: str, made: Plan, store: Store) -> None
     path = Path(store.uri, view, f"{trains(made)[0].id}.parquet")
     path.write_bytes(path.read_bytes()[:300])
     rate = (1 / 40 + 1 / 20) / 2 * made.costs[trains(made)[0].id]
-    assert measured(store) == [Measured(kind="train", device=H100, units=2, macs_per_second=pytest.approx(rate))]
+    assert measured(store) == [
+        Measured(kind="train", of=SMALL, device=H100, units=2, macs_per_second=pytest.approx(rate))
+    ]
 
 
 def test_a_cpu_counts_by_the_core(made: Plan, store: Store) -> None:
@@ -102,32 +105,28 @@ def test_what_tells_nothing_is_left_out(made: Plan, store: Store) -> None:
     assert not measured(open_store(Path(store.uri).parent / "none"))
 
 
-def of(kind: Any, device: str, units: int, speed: float) -> Measured:
-    return Measured(kind=kind, device=device, units=units, macs_per_second=speed)
+def of(kind: Any, device: str, units: int, speed: float, network: str = SMALL) -> Measured:
+    return Measured(kind=kind, of=network, device=device, units=units, macs_per_second=speed)
 
 
 @pytest.mark.parametrize(
-    ("kind", "gpu", "found", "speed", "basis"),
+    ("kind", "gpu", "found", "chosen"),
     [
-        ("train", True, [of("train", H100, 12, 4e12)], 4e12, f"measured on 12 trials on {H100} in this store"),
-        ("evaluate", True, [of("train", H100, 1, 4e12)], 4e12, f"measured on 1 trial on {H100} in this store"),
-        ("evaluate", False, [of("train", "cpu", 9, 1e10), of("evaluate", "cpu", 2, 3e10)], 3e10,
-         "measured on 2 evaluations on CPU cores in this store"),
-        ("train", True, [of("train", "A", 2, 1e12), of("train", "B", 3, 2e12)], 2e12,
-         "measured on 3 trials on B in this store"),
-        ("import", True, [], GPU_MACS_PER_SECOND,
-         "an assumption: 5e12 multiply-adds a second and GPU, nothing measured in this store on a GPU"),
-        ("train", True, [of("train", "cpu", 9, 1e10)], GPU_MACS_PER_SECOND,
-         "an assumption: 5e12 multiply-adds a second and GPU, nothing measured in this store on a GPU"),
-        ("train", False, [of("train", H100, 9, 1e10)], CPU_MACS_PER_SECOND,
-         "an assumption: 2e10 multiply-adds a second and CPU core, nothing measured in this store on a CPU"),
+        ("train", True, [of("train", H100, 12, 4e12)], 0),
+        ("evaluate", True, [of("train", H100, 1, 4e12)], 0),
+        ("evaluate", False, [of("train", "cpu", 9, 1e10), of("evaluate", "cpu", 2, 3e10)], 1),
+        ("train", False, [of("train", "cpu", 9, 1e10, WIDE), of("train", "cpu", 2, 3e10)], 1),
+        ("train", False, [of("train", "cpu", 2, 1e10, WIDE), of("evaluate", "cpu", 9, 3e10)], 0),
+        ("certify", False, [of("train", "cpu", 2, 1e10, WIDE), of("evaluate", "cpu", 1, 3e10)], 1),
+        ("train", True, [of("train", "A", 2, 1e12), of("train", "B", 3, 2e12)], 1),
+        ("import", True, [], None),
+        ("train", True, [of("train", "cpu", 9, 1e10)], None),
+        ("train", False, [of("train", H100, 9, 1e10)], None),
     ],
-)  # fmt: skip
-def test_a_rate_is_measured_on_such_units_or_on_others_or_assumed(
-    kind: str, gpu: bool, found: list[Measured], speed: float, basis: str
-) -> None:
-    given = rate(kind, gpu=gpu, measured=found)
-    assert (given.macs_per_second, given.basis) == (speed, basis)
+)
+def test_what_tells_most_of_a_speed(kind: str, gpu: bool, found: list[Measured], chosen: int | None) -> None:
+    expected = None if chosen is None else found[chosen]
+    assert nearest(kind, SMALL, gpu=gpu, measured=found) == expected
 
 
 def test_few_of_many_evaluations_are_read(
@@ -153,12 +152,26 @@ def test_certifications_tell_how_fast_they_are(planned: Planned, tmp_path: Path)
     found = next(one for one in measured(store) if one.kind == "certify")
     assert (found.device, found.units) == (H100, 1)
     assert found.macs_per_second == pytest.approx(plan.costs[unit.id] / 4.0)
-    assert found.words == f"measured on 1 certification on {H100} in this store"
+    assert found.words == f"1 certification of {SMALL} on {H100}"
 
 
 def test_a_unit_is_as_fast_as_all_that_it_takes(planned: Planned) -> None:
-    where = planned(BASE + "resources: {train: {cpu: 4}, evaluate: {cpu: 1, gpu: 1}}\n").where
-    cores = Measured(kind="train", device="cpu", units=3, macs_per_second=2e9)
-    found = usual(where, [cores])
-    assert found["train"] == Usual(macs_per_second=8e9, measured=True)
+    made = planned(BASE + "resources: {train: {cpu: 4}, evaluate: {cpu: 1, gpu: 1}}\n")
+    found = usual(made, [of("train", "cpu", 3, 2e9)])
+    assert found["train"] == Usual(macs_per_second=pytest.approx(8e9), measured=True)
     assert found["evaluate"] == found["probe"] == Usual(macs_per_second=GPU_MACS_PER_SECOND)
+
+
+def test_each_network_of_a_plan_is_priced_at_its_own_rate(planned: Planned) -> None:
+    made = planned(BASE + "grid: {network.width: [16, 32], precision: [fp32, bf16]}\n")
+    wide = "resnet8 of width 32 in bf16"
+    found = prices(made, made.units, [of("train", "cpu", 9, 1e9), of("train", "cpu", 2, 4e9, wide)])["train"]
+    costs = {
+        (unit.settings["network"]["width"], unit.settings["precision"]): made.costs[unit.id] for unit in trains(made)
+    }
+    seconds = costs.pop((32, "bf16")) / 4e9 + sum(costs.values()) / 1e9
+    assert found.device_seconds == pytest.approx(seconds) and found.measured
+    assert found.macs_per_second == pytest.approx(sum(made.costs[unit.id] for unit in trains(made)) / seconds)
+    assert found.basis == (
+        f"measured in this store on 9 trials of {SMALL} on CPU cores, 2 trials of {wide} on CPU cores"
+    )
