@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         "held_high": pa.float64(),
         "vacuous": pa.bool_(),
         "denominator": pa.float64(),
+        "bound_at_zero": pa.float64(),
         "seed": pa.int64(),
         "n": pa.int64(),
         "seeds": pa.int64(),
@@ -74,7 +75,7 @@ def _settled(value: float | None) -> float | None:
 def _bounds(connection: duckdb.DuckDBPyConnection, sweep: str) -> list[dict[str, Any]]:
     kept = {"variant_a": "source", "variant_b": "variant", "member_a": "member", "member_b": "other",
             "transfer_rate": "measured", "bound": "formula"}  # fmt: skip
-    same = ("low", "high", "eps", "vacuous", "denominator", "seed", "n")
+    same = ("low", "high", "eps", "vacuous", "denominator", "bound_at_zero", "seed", "n")
     found = query.answer(connection, f"SELECT * FROM (\n{sql('bound')}\n) WHERE sweep = $sweep", {"sweep": sweep})
     return [
         {name: row[given] for given, name in kept.items()}
@@ -207,8 +208,7 @@ def _bound(axes: Axes, rows: Sequence[Row]) -> None:
     for y, row in enumerate(rows):
         if row["vacuous"]:
             axes.barh(y, 100, height=0.7, color=_NOTHING, hatch="////", edgecolor="white", linewidth=0)
-            reason = f"denominator {row['denominator']:.3g} ≤ 0" if row["denominator"] <= 0 else "bound ≥ 100 %"
-            axes.text(99, y, f"vacuous: {reason}", ha="right", va="center", fontsize=7.5,
+            axes.text(99, y, f"vacuous: {_why(row)}", ha="right", va="center", fontsize=7.5,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         else:
             axes.plot(100 * row["formula"], y, "|", color=_BOUND, markersize=13, markeredgewidth=2.5)
@@ -221,6 +221,14 @@ def _bound(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xlabel("targeted attacks that succeed on both (% of images)")
     axes.set_ylabel("attacked → answers")
     axes.set_title("Theorem 3.1: the bound on transfer, and the transfer that was measured")
+
+
+def _why(row: Row) -> str:
+    """Return why a bound says nothing, and whether a smaller radius would change that."""
+    reason = f"denominator {row['denominator']:.3g} ≤ 0" if row["denominator"] <= 0 else "bound ≥ 100 %"
+    if row["bound_at_zero"] is None or row["bound_at_zero"] < 1:
+        return reason
+    return f"{reason}, and {100 * row['bound_at_zero']:.0f} % at ε = 0"
 
 
 def _of_bounds() -> list[Any]:

@@ -1,6 +1,7 @@
 -- Theorem 3.1 of the RNA paper, evaluated on measured images, beside the transfer that was measured on them; a row for
 -- each pair (a attacked, b answers): two members of one network's norms, or two networks. docs/theory.md says what each
 -- quantity is. `bound` is null where it says nothing (`vacuous`): the denominator is not positive, or it is 1 or more.
+-- `bound_at_zero` is the least that it could be, at eps 0: from 1 on no gradient and no smoothness is small enough.
 -- `seed` is null in a sweep that varies none. Columns ending in _q are the same with the 0.95 quantile for each maximum and
 -- the 0.05 quantile for each minimum: what the terms are on most images, and NOT a bound on anything.
 WITH asked AS (
@@ -63,6 +64,7 @@ SELECT sweep, coalesce(source, variant) AS variant_a, variant AS variant_b, memb
     TRY_CAST(regexp_extract(axes, '"seed": ?([0-9]+)', 1) AS BIGINT) AS seed, probe, n, eps,
     transfer_rate, greatest(0, round(centre - half, 12)) AS low, least(1, round(centre + half, 12)) AS high,
     CASE WHEN stated < 1 THEN stated END AS bound, coalesce(stated >= 1, true) AS vacuous,
+    CASE WHEN target_loss > 0 THEN (risk_a + risk_b) / target_loss END AS bound_at_zero,
     risk_a, risk_b, denominator, target_loss, gradient_norm, similarity, smoothness,
     not_a_bound_q, denominator_q, target_loss_q, gradient_norm_q, similarity_q, smoothness_q,
     error_a, error_b, hits / n AS hit_rate

@@ -76,6 +76,7 @@ def test_the_bound_is_the_theorems(book) -> None:
     denominator = 4 - 2 * 0.5 * (math.sqrt(1.28 / 2) + 1) - 0.8 * 0.25
     assert row["denominator"] == pytest.approx(denominator)
     assert row["bound"] == pytest.approx(0.25 / denominator) and row["vacuous"] is False
+    assert row["bound_at_zero"] == pytest.approx(0.25 / 4)
     assert row["transfer_rate"] == 0.25 and (row["low"], row["high"]) == pytest.approx(wilson(1, 4))
     assert (row["error_a"], row["error_b"], row["hit_rate"]) == (0.25, 0, 0.5)
     quantiles = {
@@ -94,17 +95,18 @@ def test_the_bound_is_the_theorems(book) -> None:
 
 
 @pytest.mark.parametrize(
-    "example",
+    ("example", "at_zero"),
     [
-        {"gradient_norm_a": 50.0},  # the denominator is negative
-        {"target_loss_a": 0.0},  # it is zero
-        {"loss_a": 9.0},  # the bound is 1
+        ({"gradient_norm_a": 50.0}, 0),  # the denominator is negative
+        ({"target_loss_a": 0.0}, None),  # it is zero
+        ({"loss_a": 9.0}, 1),  # the bound is 1
     ],
 )
-def test_a_bound_that_says_nothing_is_vacuous(book, example: dict[str, float]) -> None:
+def test_a_bound_that_says_nothing_is_vacuous(book, example: dict[str, float], at_zero: float | None) -> None:
     probed(book, "BN+IN", "bound", pair(BOTH, [example]), eps_255=127.5)
     (row,) = rows(book, "bound")
     assert row["bound"] is None and row["vacuous"] is True and row["transfer_rate"] == 0
+    assert row["bound_at_zero"] == at_zero
 
 
 def test_pairs_networks_and_seeds_stay_apart(book) -> None:
