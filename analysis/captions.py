@@ -157,7 +157,7 @@ def _setting(cells: Sequence[Cell], n: int | None, ball: str | None) -> Iterator
     if ball:
         yield f"Attacks within {ball} where nothing else is said."
     if any(cell.median_l2 is not None for cell in cells):
-        yield f"[{L2}, {LINF}]: median distances of an unbounded attack, for pixels in [0, 1]."
+        yield f"[{L2}, {LINF}]: median distances of an unbounded attack on images that were right, in [0, 1]."
 
 
 def _seeds(cells: Sequence[Cell], in_intervals: bool = False) -> Iterator[str]:

@@ -349,7 +349,7 @@ def _accuracy(cell: Cell, interval: str, judged: Sequence[audit.Judgement], bold
 def _distortion(cell: Cell) -> str:
     if cell.accuracy is None or cell.median_l2 is None or cell.median_linf is None:
         return ""
-    return f"[{captions.L2} {cell.median_l2:.2f}, {captions.LINF} {cell.median_linf:.2f}]"
+    return f"[{captions.L2} {cell.median_l2:.2g}, {captions.LINF} {cell.median_linf:.2g}]"
 
 
 def _difference(comparison: Comparison) -> Item:

@@ -270,7 +270,7 @@ class Unbounded(Check):
         status: Status = "passed"
         if found.x > NEAR_ZERO and facts.median_l2 == 0:
             status = "failed"
-            says = f"{_percent(found.x)} at a median distortion of 0: the attack left most images as they were"
+            says = f"{_percent(found.x)} at a median distortion of 0: the attack left most right images as they were"
         elif facts.median_l2 is not None and facts.median_linf is not None:
             distances = f"{_L}₂ {facts.median_l2:.3g}, {_L}∞ {facts.median_linf:.3g}"
             says = f"{_percent(found.x)} at a median distortion of {distances}"

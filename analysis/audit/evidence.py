@@ -51,7 +51,8 @@ GROUP BY ALL ORDER BY min(position)
 _FACTS = """
 WITH sets AS (SELECT unnest($sets) AS set, unnest($units) AS unit_id)
 SELECT set, count(zero_gradients) AS looked_at, count(*) FILTER (zero_gradients > 0) AS zero,
-    median(l2) AS median_l2, median(linf) AS median_linf
+    median(l2) FILTER (2 * natural_correct >= draws) AS median_l2,
+    median(linf) FILTER (2 * natural_correct >= draws) AS median_linf
 FROM examples JOIN sets USING (unit_id)
 GROUP BY set
 """

@@ -213,7 +213,7 @@ def test_an_unbounded_attack_states_its_median_distortion() -> None:
     still = lab("deepfool", deepfool={"l2": 0.0, "linf": 0.0})
     found = found_of(still.audit(), "unbounded ≈ 0 or its distortion stated")
     assert found.status == "failed"
-    assert found.says == "40.00 % at a median distortion of 0: the attack left most images as they were"
+    assert found.says == "40.00 % at a median distortion of 0: the attack left most right images as they were"
     # Where the network was wrong of most images anyway, nothing had to move.
     wrong = lab("deepfool", deepfool={"l2": 0.0, "linf": 0.0, "scores": 0.05})
     assert failed(wrong.audit()) == []
