@@ -390,6 +390,8 @@ def verify(
     from rna_ray.store import verify as checks
 
     opened = _existing(store)
+    if remove:
+        _refuse_drivers(opened)
     sweeps = _planned(opened)
     units = None
     if sweep is not None:
@@ -443,7 +445,6 @@ def prune(
     Example: rna-ray prune --weights best --dry-run
     """
     from rna_ray import show
-    from rna_ray.running import drivers
     from rna_ray.store import prune as pruning
 
     if weights not in (None, *pruning.KEEP):
@@ -452,8 +453,8 @@ def prune(
         raise UserError("say what is to go: --weights, --unplanned, --versions or --commit")
     made = pruning.made_by(versions, commits or ()) if versions is not None or commits else None
     opened = _existing(store)
-    if (others := drivers.at_work(opened)) and not dry_run:
-        raise StoreError(f"at work on {store}: {others[0].text()}; wait until it has ended, or end it by Ctrl-C")
+    if not dry_run:
+        _refuse_drivers(opened)
     found = pruning.look(opened, keep=weights, unplanned=unplanned, made=made)
     typer.echo(show.pruning_text(found, opened.uri))
     if dry_run or not found:
@@ -462,6 +463,9 @@ def prune(
         if not sys.stdin.isatty():
             raise UserError("nothing was pruned: say --yes where nobody can be asked")
         typer.confirm("Prune?", abort=True)
+        _refuse_drivers(opened)
+        if pruning.look(opened, keep=weights, unplanned=unplanned, made=made) != found:
+            raise StoreError(f"nothing was pruned: {store} changed meanwhile; look again")
     if (aside := pruning.do(opened, found)) is not None:
         typer.echo(f"the rows that were set aside: rna-ray query --store {shlex.quote(aside.uri)} …")
 
@@ -559,6 +563,14 @@ def _rows(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
         raise DamageError(f"{first}; rna-ray verify --remove --store {shlex.quote(store.uri)} takes it out") from error
 
 
+def _refuse_drivers(store: Store) -> None:
+    """Refuse to remove files from under those who are at work."""
+    from rna_ray.running import drivers
+
+    if others := drivers.at_work(store):
+        raise StoreError(f"at work on {store.uri}: {others[0].text()}; wait until it has ended, or end it by Ctrl-C")
+
+
 def _sweep(store: Store, name: str | None) -> str:
     """Return the sweep that is meant: the one named, or the only one."""
     names = store.sweeps()
@@ -613,12 +625,13 @@ def _run(
         for number in (signal.SIGINT, signal.SIGTERM):  # it is leaving: one more changes nothing
             signal.signal(number, signal.SIG_IGN)
         if planned.sweep in store.sweeps():
-            typer.echo(f"stopped; what is finished is kept, and this goes on: {_goes_on(planned, store)}", err=True)
+            goes_on = _goes_on(planned, store, address)
+            typer.echo(f"stopped; what is finished is kept, and this goes on: {goes_on}", err=True)
         else:
             typer.echo("stopped before anything was started", err=True)
         raise typer.Exit(130) from None
     except RunStopped as stopped:
-        goes_on = _goes_on(planned, store)
+        goes_on = _goes_on(planned, store, address)
         raise RunStopped(f"{stopped}; what is finished is kept, and this goes on: {goes_on}") from None
     _conclude(show.summary(planned, summary, store), summary, as_json)
 
@@ -640,8 +653,9 @@ def _events_file(events: str | None) -> Iterator[TextIO | None]:
             file.close()
 
 
-def _goes_on(planned: Plan, store: Store) -> str:
-    return f"rna-ray resume {planned.sweep} --store {shlex.quote(store.uri)}"
+def _goes_on(planned: Plan, store: Store, address: str) -> str:
+    where = "" if address == "local" else f" --address {shlex.quote(address)}"
+    return f"rna-ray resume {planned.sweep} --store {shlex.quote(store.uri)}{where}"
 
 
 def _conclude(document: dict[str, Any], summary: Summary, as_json: bool) -> None:

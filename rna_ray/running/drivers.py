@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -60,6 +61,8 @@ class Driver:
     """The seconds until it ends, as far as it can tell."""
     share: float = 0.0
     """Of its work, what is done."""
+    space: str = ""
+    """Where its host has several, which space of processes `pid` is a number in: containers may share a host's name."""
 
     @property
     def unseen(self) -> float:
@@ -74,7 +77,8 @@ class Driver:
     @property
     def stale(self) -> bool:
         """Whether it is dead: not seen for a minute, or no longer among the processes of this very host."""
-        return self.unseen > STALE_SECONDS or (self.host == platform.node() and not _alive(self.pid))
+        here = self.host == platform.node() and self.space in ("", _space())
+        return self.unseen > STALE_SECONDS or (here and not _alive(self.pid))
 
     def text(self) -> str:
         """Return who it is, in words."""
@@ -152,7 +156,9 @@ def present(
     the file for a minute: the workers then leave as well.
     """
     now = _now()
-    me = Driver(id=driver_id, sweep=sweep, host=platform.node(), pid=os.getpid(), started_at=now, seen_at=now)
+    me = Driver(
+        id=driver_id, sweep=sweep, host=platform.node(), pid=os.getpid(), space=_space(), started_at=now, seen_at=now
+    )
     _write(store, me)
     over = threading.Event()
     thread = threading.Thread(
@@ -203,6 +209,14 @@ def _since(instant: str) -> float:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@functools.cache
+def _space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # not on Linux
+        return ""
 
 
 def _alive(pid: int) -> bool:

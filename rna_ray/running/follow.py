@@ -39,6 +39,8 @@ class Follower:
         early = self.store.stopped(self.sweep)
         where = counts(units, done=done, failed=failed, running=active, early=early)
         now = phase(where, at_work=bool(at_work), stopping=any(driver.state == "stopping" for driver in at_work))
+        if at_work and now in ("done", "failed"):  # who is at work may try again what failed, or ask for more
+            now = "running"
         return State(
             sweep=self.sweep, counts=where, active=tuple(sorted(active.values(), key=lambda one: -one.seconds)),
             names={unit_id: units[unit_id].name for unit_id in active},

@@ -125,7 +125,6 @@ class Sight:
             yield
             return
         files = open_store(self.store).files
-        files.write(self._file, self._token.encode())
         try:
             self.look(wait=ANSWER_SECONDS)
             yield
@@ -140,19 +139,22 @@ class Sight:
         """Let nodes that are new look, and raise what those found out that were asked before."""
         if self.machines.alone:
             return
-        for node in self.machines.nodes():
-            if node["NodeID"] not in self._asked and self._holds_units(node["Resources"]):
-                self._asked.add(node["NodeID"])
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                asked = _finds.options(scheduling_strategy=there)
-                self._looking[asked.remote(self.store, str(self._file), self._token)] = node
+        news = [node for node in self.machines.nodes() if self._is_new(node)]
+        if news:  # written anew: the file may have been taken for one that nobody needs
+            open_store(self.store).files.write(self._file, self._token.encode())
+        for node in news:
+            self._asked.add(node["NodeID"])
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked = _finds.options(scheduling_strategy=there)
+            self._looking[asked.remote(self.store, str(self._file), self._token)] = node
         if self._looking:
             done, _ = ray.wait(list(self._looking), num_returns=len(self._looking), timeout=wait)
             for reference in done:
                 self._take(reference, self._looking.pop(reference))
 
-    def _holds_units(self, resources: slots.Node) -> bool:
-        return any(slots.count([resources], share) for share in self.shares)
+    def _is_new(self, node: Mapping[str, Any]) -> bool:
+        """Return whether a node was not asked yet and may get units."""
+        return node["NodeID"] not in self._asked and any(slots.count([node["Resources"]], one) for one in self.shares)
 
     def _take(self, reference: Any, node: Mapping[str, Any]) -> None:
         name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

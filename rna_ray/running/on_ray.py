@@ -132,6 +132,11 @@ def check(tasks: Tasks, machines: Machines) -> None:
         slots.check(possible, tasks.share(kind), name, grows=machines.grows)
 
 
+def awaited(tasks: Tasks, machines: Machines) -> str | None:
+    """Return what has to be waited for before each unit fits somewhere; None where there is nothing."""
+    return machines.awaited(_shares(tasks))
+
+
 @contextlib.contextmanager
 def seen(tasks: Tasks, machines: Machines) -> Iterator[Sight]:
     """Let every node look whether it sees the store; StoreError names one that does not."""
@@ -148,8 +153,6 @@ def run(
     Returns before all is done once the run is to stop: trainings leave as soon as their states are written, what the
     evaluators are at is dropped.
     """
-    if (awaited := machines.awaited(_shares(tasks))) is not None:
-        progress.console.print(awaited, highlight=False, soft_wrap=True)
     trains, others = tasks.of_kind("train"), [unit for unit in tasks.units if unit.kind != "train"]
     room = Room(tasks, machines)
     pool = Pool(tasks, progress, others, {unit.id for unit in trains}, room, sight, stop)

@@ -75,12 +75,13 @@ def run(
     line of JSON for each change (`display`). A search that asks for points in rounds is done to its end.
     """
     rounds.check(plan.spec)
-    began, given = time.monotonic(), {"address": address, "retry": retry, "console": console, "events": events}
+    began, given = time.monotonic(), {"address": address, "console": console, "events": events}
     limit = budget or plan.spec.budget
-    ended = _run(plan, store, spending=Spending.of(plan, limit, store, started=began), **given)
+    ended = _run(plan, store, retry=retry, spending=Spending.of(plan, limit, store, started=began), **given)
     while (spec := rounds.further(plan, store)) is not None:
         plan = planning.plan(spec)
-        ended = ended.then(_run(plan, store, spending=Spending.of(plan, limit, store, started=began), **given))
+        spending = Spending.of(plan, limit, store, started=began)
+        ended = ended.then(_run(plan, store, retry="none", spending=spending, **given))  # one try a command
     return ended
 
 
@@ -115,8 +116,8 @@ def _run(
         if address == "inline":
             progress = _inline(ledger, found.tasks, stop, at_work, races)
         else:
-            progress = _on_ray(ledger, found.tasks, stop, at_work, machines or _ray(plan, address, held), races)
-    if stop.asked:
+            progress = _on_ray(ledger, found.tasks, stop, at_work, machines or _ray(plan, address, held), races, say)
+    if stop.asked and standing(plan, store, "none", look=False).to_do:
         if stop.reason is None:
             raise KeyboardInterrupt
         raise RunStopped(stop.reason)
@@ -202,7 +203,7 @@ def _inline(ledger: Ledger, tasks: Tasks, stop: Stop, at_work: AtWork, races: Ra
 
 
 def _on_ray(
-    ledger: Ledger, tasks: Tasks, stop: Stop, at_work: AtWork, machines: Machines, races: Races | None
+    ledger: Ledger, tasks: Tasks, stop: Stop, at_work: AtWork, machines: Machines, races: Races | None, say: Say
 ) -> Progress:
     from rna_ray.running import on_ray, pool
 
@@ -210,6 +211,8 @@ def _on_ray(
     with on_ray.seen(tasks, machines) as sight:
         progress = ledger(slots=pool.Room(tasks, machines).slots)
         with at_work(progress):  # in here, as Ray takes SIGTERM for itself when it starts
+            if (awaited := on_ray.awaited(tasks, machines)) is not None:
+                say(awaited)
             on_ray.run(tasks, progress, stop, machines, sight, races)
     return progress
 

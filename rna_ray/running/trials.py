@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from rna_ray.errors import StoreError
 from rna_ray.running.deaths import RETRIES, lost
 from rna_ray.running.progress import Progress
 from rna_ray.running.stop import Stop
@@ -125,6 +126,8 @@ class _Events:
         """Handle an event, and keep what it raises."""
         try:
             event(self, *arguments)
+        except StoreError as error:  # nobody trains for days beside a store that takes nothing
+            self.stop.ask(str(error))
         except Exception as failure:
             self.failure = self.failure or failure
 

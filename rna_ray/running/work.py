@@ -297,6 +297,8 @@ def _train_as(job: Job, workers: Workers, report: Report, watch: Watch) -> None:
         job.unit.id, {"epochs": from_rows("epochs", rows), "trials": from_rows("trials", [trial])}, record="trials"
     )
     checkpoints.drop_resume()
+    (kept,) = store.read_file("trials", job.unit.id).select(["best_sha256", "last_sha256"]).to_pylist()
+    checkpoints.keep_only(kept.values())  # of the attempt that counts, be it this one or not
 
 
 def _earlier(made: Mapping[str, Any], checkpoints: Checkpoints) -> dict[str, Any]:

@@ -80,12 +80,14 @@ def kept(room: str, name: str, make: Callable[[Path], None], *, stays: bool = Fa
 
 
 def forget(room: str, name: str) -> None:
-    """Remove what is kept under a name, as it is damaged."""
+    """Remove what is kept under a name, as it is damaged; not from under another process for which it stays."""
     path = folder() / room / name
     with _one_sentence(path):
         if path in _STAYS:
             os.close(_STAYS.pop(path))
-        _remove(path)
+        with _alone(_lock(path), wait=False) as got:
+            if got:  # else another process was promised that it stays
+                _remove(path)
 
 
 _STAYS: dict[Path, int] = {}
@@ -93,12 +95,13 @@ _STAYS: dict[Path, int] = {}
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:
-    _tidy(path)
+    limit = limit_bytes()
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         make(beside)
         size = _size(beside)
-        _give_way(limit_bytes() - size)
+        _tidy()
+        _give_way(limit - size)
         os.rename(beside, path)
         _lock(path).write_text(str(size), "ascii")
     except BaseException:
@@ -106,10 +109,14 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         raise
 
 
-def _tidy(path: Path) -> None:
-    """Remove what a process left that was killed while it made this."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        _remove(left)
+def _tidy() -> None:
+    """Remove what processes left that were killed while they made something."""
+    for left in [left for room in ROOMS for left in (folder() / room).glob(".*.tmp")]:
+        making = left.with_name(f"{left.name.rsplit('.', 2)[0]}.making")
+        with _alone(making, wait=False) as got:
+            if got:
+                _remove(left)
+                making.unlink(missing_ok=True)
 
 
 def _give_way(limit: int) -> None:

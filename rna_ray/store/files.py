@@ -23,6 +23,8 @@ from rna_ray.errors import StoreError, UnreachableError
 from rna_ray.store import layout
 from rna_ray.store.remote import NoAnswerError, Remote, tuned
 
+_CHUNK_BYTES = 1 << 20
+
 THREADS = 24
 """How many requests to an object store are under way at once; pyarrow keeps 25 connections."""
 
@@ -227,13 +229,15 @@ class Files:
             shutil.copyfileobj(origin, stream)
 
     def copy_out(self, path: PurePosixPath, target: Path) -> None:
-        """Write a local file at once, with the bytes of this one."""
-        with (
-            _one_sentence("read", self.full(path)),
-            self.filesystem.open_input_stream(self.full(path)) as origin,
-            _appearing(target) as stream,
-        ):
-            shutil.copyfileobj(origin, stream)
+        """Write a local file at once, with the bytes of this one; OSError where its disk does not take it."""
+
+        def chunks() -> Iterator[bytes]:
+            with _one_sentence("read", self.full(path)), self.filesystem.open_input_stream(self.full(path)) as origin:
+                while chunk := origin.read(_CHUNK_BYTES):
+                    yield chunk
+
+        with _appearing(target) as stream:
+            stream.writelines(chunks())
 
 
 def open_files(uri: str | os.PathLike[str]) -> Files:

@@ -60,7 +60,8 @@ def merge(source: Store, into: Store) -> Merged:
         raise StoreError(f"{source.uri} and {into.uri} are one store: give two to merge")
     units: dict[str, int] = {}
     there = weights = 0
-    stems = details(source)
+    ended = {record: source.done(record) for record in _RECORDS}
+    stems = details(source)  # after their records: a unit that ends in between waits for the next merge
 
     def take(record: str, unit_id: str) -> int:
         rows = rows_of(source, unit_id, record, stems)
@@ -70,7 +71,7 @@ def merge(source: Store, into: Store) -> Merged:
 
     waits = into if source.files.local else source  # many at once, where one of them is an object store
     for record in _RECORDS:
-        wanted, has = source.done(record), into.done(record)
+        wanted, has = ended[record], into.done(record)
         if missing := sorted(wanted - has):
             weights += sum(waits.files.each(functools.partial(take, record), missing))
             units[record] = len(missing)

@@ -78,7 +78,7 @@ def verify(
         dataclasses.replace(one.finding, view="trials") if path in named else one.finding
         for path, one in looked.items() if one.finding is not None
     ]  # fmt: skip
-    damaged += [*_torn(looked), *_swapped(looked, named)]
+    damaged += [*_torn(store, looked), *_swapped(looked, named)]
     left = _left(looked, now or time.time(), wanted, packed)
     return Verified(
         files=len(wanted), bytes=sum(info.size or 0 for info in wanted.values()),
@@ -271,8 +271,11 @@ def _details(looked: _All) -> dict[tuple[str, str], dict[str, tuple[PurePosixPat
     return found
 
 
-def _torn(looked: _All) -> Iterator[Finding]:
-    """Yield the details that a record lacks, or that are not those of its attempt."""
+def _torn(store: Store, looked: _All) -> Iterator[Finding]:
+    """Yield the details that a record lacks, or that are not those of its attempt.
+
+    What seems to be missing is looked for once more: a unit may have ended while the files were listed.
+    """
     details = _details(looked)
     for _, one in _records(looked):
         assert one.unit is not None and one.view is not None
@@ -280,13 +283,14 @@ def _torn(looked: _All) -> Iterator[Finding]:
         if one.details is None:  # of an older release: its kind tells what it must have
             have = any((view, one.unit) in details for view in of_record)
             imported = one.row is not None and one.row["state"] == "imported"
-            if not have and not imported:
+            if not have and not imported and not store.files.exists(layout.rows_file(of_record[0], one.unit)):
                 yield _lost(one, of_record[0], one.unit, "is missing")
             continue
         for view, said in one.details.items():
             file = details.get((view, one.unit), {}).get(said["file"])
             if file is None:
-                yield _lost(one, view, said["file"], "is missing")
+                if not store.files.exists(layout.rows_file(view, said["file"])):
+                    yield _lost(one, view, said["file"], "is missing")
             elif file[1].finding is None and file[1].sha256 != said["sha256"]:
                 yield _lost(one, view, said["file"], "is not the file that its unit's record was written with")
 

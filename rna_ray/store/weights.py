@@ -100,18 +100,28 @@ def made_by(store: Store, unit_id: str) -> list[dict[str, str | None]]:
 
 
 def trained_seconds(store: Store, unit_id: str) -> float:
-    """Return the seconds of training behind the state that a unit would resume from; 0 where there is none sound."""
+    """Return the seconds of training behind the state that a unit would resume from; 0 where there is none sound.
+
+    Raises UnreachableError where the store does not answer.
+    """
     try:
         about = _resumed(store, unit_id)
         return sum(row["seconds"] for row in about["rows"]) + about.get("position", {}).get("seconds", 0.0)
+    except UnreachableError:
+        raise
     except _UNSOUND:
         return 0.0  # whoever resumes from it finds out, and begins anew
 
 
 def trained_epochs(store: Store, unit_id: str) -> list[dict[str, Any]]:
-    """Return the rows of the epochs behind the state that a unit would resume from; none where none is sound."""
+    """Return the rows of the epochs behind the state that a unit would resume from; none where none is sound.
+
+    Raises UnreachableError where the store does not answer.
+    """
     try:
         return list(_resumed(store, unit_id)["rows"])
+    except UnreachableError:
+        raise
     except _UNSOUND:
         return []
 
@@ -128,7 +138,10 @@ def _resumed(store: Store, unit_id: str) -> dict[str, Any]:
     """Return what the state that a unit would resume from says of itself, from its header alone."""
     marker = json.loads(store.files.read(layout.resume_marker(unit_id)))
     path = store.files.full(layout.weights_file(unit_id, "resume", marker["sha256"]))
-    with store.files.filesystem.open_input_file(path) as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+    try:
+        with store.files.filesystem.open_input_file(path) as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+    except NoAnswerError as error:
+        raise UnreachableError(f"cannot read {path}: {error}") from error
     return json.loads(header["__metadata__"]["about"])

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import tempfile
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,7 +106,7 @@ class Checkpoints:
                 failed, digest = digest, self._marker()
                 if digest != failed:
                     continue  # another attempt at the unit, one whose driver has died say, went on meanwhile
-                if isinstance(error, StoreError):
+                if isinstance(error, StoreError) and not isinstance(error.__cause__, FileNotFoundError):
                     raise
                 log.warning("%s; unit %s is trained from the start", error, self.unit_id)
                 return None
@@ -114,6 +115,12 @@ class Checkpoints:
     def made_by(self) -> list[dict[str, str | None]]:
         """Return the versions and commits that trained the state to resume from; of an older release's, none."""
         return weights.made_by(self.store, self.unit_id)
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Remove the weights with other SHA-256s than these, which earlier and other attempts left behind."""
+        for name in self.store.files.names(layout.CHECKPOINTS / self.unit_id):
+            if (said := layout.weights_name(name)) and not any(digest.startswith(said[1]) for digest in digests):
+                self.store.files.remove(layout.CHECKPOINTS / self.unit_id / name)
 
     def drop_resume(self) -> None:
         """Forget the state to resume from, once the unit's rows are there."""

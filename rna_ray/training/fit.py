@@ -94,8 +94,14 @@ def fit(
     asked to stop; the others' checksums are empty.
     """
 
+    written_here: set[str] = set()
+
     def write(name: str, epoch: int) -> str:
-        return checkpoints.write(name, network.state_dict(), {"epoch": epoch}) if workers.first else ""
+        if not workers.first:
+            return ""
+        digest = checkpoints.write(name, network.state_dict(), {"epoch": epoch})
+        written_here.add(digest)
+        return digest
 
     trainer = _Trainer(settings, network, train, held_out, checkpoints.unit_id, device, forward, workers)
     rows, best, position, before = trainer.restore(checkpoints)
@@ -137,7 +143,9 @@ def fit(
             continue
         checkpoints.keep_resume(trainer.tensors(), {**said, "epoch": epoch + 1, "rows": rows, "best": best})
         written = time.monotonic()
-        if superseded != best["sha256"]:  # only now: until then, the state to resume from points to it
+        # Only now, as the state to resume from pointed to it; and only our own: another attempt that resumed from the
+        # same state may keep it.
+        if superseded != best["sha256"] and superseded in written_here:
             checkpoints.remove("best", superseded)
         report(row)
     return Fitted(state, rows, best["epoch"], write("last", len(rows)), best["sha256"])

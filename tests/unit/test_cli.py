@@ -520,12 +520,14 @@ def test_a_mistaken_prune_is_one_sentence(words: list[str], sentence: str, rna: 
     is_one_sentence(rna("prune", *words), sentence)
 
 
-def test_a_store_with_a_driver_at_work_is_not_pruned(rna: Rna, done: Path) -> None:
+def test_nothing_is_removed_from_a_store_with_a_driver_at_work(rna: Rna, done: Path) -> None:
     (done / "drivers").mkdir(exist_ok=True)
     now = datetime.now(UTC).isoformat()
     driver = {"sweep": "one", "host": "there", "pid": 7, "started_at": now, "seen_at": now}
     (done / "drivers/d.json").write_text(json.dumps(driver), encoding="utf-8")
     is_one_sentence(rna("prune", "--weights", "none", "--yes", "--store", done), "at work on done: one, on there,")
+    is_one_sentence(rna("verify", "--remove", "--store", done), "at work on done: one, on there,")
+    assert rna("verify", "--store", done).code == 0
     assert kept(done) == ["best", "last"]
 
 
@@ -534,7 +536,7 @@ def test_a_run_that_reaches_its_hours_says_so_and_how_to_go_on(rna: Rna) -> None
     assert ended.code == 1 and ended.out == ""
     assert ended.err == (
         "rna-ray: the run has taken its 0 h (--max-hours, budget.hours); what is finished is kept, and this goes on: "
-        "rna-ray resume one --store rna-store\n"
+        "rna-ray resume one --store rna-store --address inline\n"
     )
     resumed = rna("resume", "one", "--address", "inline", "--json")
     assert (resumed.code, json.loads(resumed.out)["ran"]) == (0, 2)

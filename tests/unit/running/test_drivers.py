@@ -98,6 +98,7 @@ def test_a_driver_is_seen_while_it_is_at_work_and_not_after(planned: Store, quic
         ({"host": platform.node(), "pid": os.getpid(), "unseen": 3600}, True),
         ({"host": platform.node(), "pid": gone_pid()}, True),
         ({"pid": gone_pid()}, False),  # another machine's processes are not known here
+        ({"host": platform.node(), "pid": gone_pid(), "space": "pid:[1]"}, False),  # nor another container's
         ({"host": platform.node(), "pid": 1}, False),  # someone else's
     ],
 )

@@ -103,6 +103,14 @@ def test_it_ends_once_all_is_done_or_has_failed(store: Store) -> None:
     assert state.phase == "done" and state.share == 1.0 and state.failures == ()
 
 
+def test_who_is_at_work_may_have_more_to_do_than_is_left(store: Store) -> None:
+    fail(store, A, attempt=3)
+    fail(store, B, attempt=3)
+    assert Follower(store, "norms").look().phase == "failed"
+    drive(store)  # a run that tries all again, and has not begun
+    assert Follower(store, "norms").look().phase == "running"
+
+
 def test_a_failure_that_whoever_is_at_work_tries_again_is_to_do(store: Store) -> None:
     fail(store, A)
     fail(store, B, attempt=3)

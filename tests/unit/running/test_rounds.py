@@ -22,13 +22,13 @@ from rich.console import Console
 from rna_ray import show
 from rna_ray.errors import SweepError
 from rna_ray.running import rounds
-from rna_ray.running.run import run
+from rna_ray.running.run import Summary, run
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import SCHEMAS, from_rows
 from rna_ray.sweep import spec as specs
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.plan import Plan, plan
-from rna_ray.sweep.status import standing
+from rna_ray.sweep.status import Retry, standing
 
 SWEEP = """\
 name: rates
@@ -151,6 +151,22 @@ def test_what_failed_or_was_stopped_early_is_told_so(load: Load, store: Store) -
     store.stop(stopped, "rates", epoch=1, compared_by="natural_correct", value=4.0)
     found = rounds.further(planned, store)
     assert found is not None and len(plan(found).trials) == 4
+
+
+def test_what_failed_is_tried_again_by_the_first_round_alone(
+    load: Load, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def did(planned: Plan, store: Store, *, retry: Retry, **given: object) -> Summary:
+        tried.append(retry)
+        finish(planned, store, far)
+        remember(planned, store)
+        return Summary(status=standing(planned, store), ran=1, failures=(), seconds=0.0, seconds_computed=0.0)
+
+    monkeypatch.setattr("rna_ray.running.run._run", did)
+    run(plan(load()), store, address="inline", retry="all", console=Console())
+    assert tried == ["all", "none", "none"]
 
 
 def test_a_small_space_ends_once_all_of_it_was_tried(load: Load, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -12,12 +13,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from rna_ray.errors import StoreError
-from rna_ray.store import cache
+from rna_ray.errors import CacheError, StoreError
+from rna_ray.store import cache, open_store
 
 _PROCESS = """
     import sys, time
@@ -163,6 +164,47 @@ def test_a_data_set_in_use_does_not_give_way(own_cache: Path, monkeypatch: pytes
     cache.kept("weights", "new", written("x" * 1000))
     assert (used / "below/images").exists() and names(own_cache / "data") == {"used"}
     assert names(own_cache / "weights") == {"new"}
+
+
+def test_what_a_killed_maker_left_goes_as_soon_as_anything_is_made(own_cache: Path) -> None:
+    left = own_cache / "data" / ".images-1.0123.tmp"
+    (left / "below").mkdir(parents=True)
+    (left / "below/images").write_text("half")
+    busy = own_cache / "weights" / ".two.4567.tmp"
+    busy.parent.mkdir()
+    busy.touch()
+    with cache._alone(busy.with_name(".two.making")):  # by another process
+        cache.kept("weights", "one", written("whole"))
+        assert busy.exists() and not left.exists()
+    assert {path.name for path in own_cache.rglob(".*")} == {busy.name, ".two.making"}
+
+
+def test_a_disk_that_is_full_is_the_cache_s_and_not_the_store_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    store.files.write(PurePosixPath("a"), b"x" * 100)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CacheError, match=r"cannot keep .*one: the disk is full; set RNA_RAY_CACHE to"):
+        cache.kept("weights", "one", lambda target: store.files.copy_out(PurePosixPath("a"), target))
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=r"cannot read .*/b: "):
+        store.files.copy_out(PurePosixPath("b"), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_is_promised_to_another_process_is_not_forgotten(own_cache: Path) -> None:
+    kept = cache.kept("data", "one", written("whole"))
+    shared = cache._locked(cache._lock(kept), fcntl.LOCK_SH)  # as another process holds it
+    cache.forget("data", "one")
+    assert kept.exists()
+    os.close(shared)
+    cache.forget("data", "one")
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize("given", ["much", "-1", "nan"])

@@ -65,6 +65,25 @@ def test_units_come_with_their_details_and_weights(
     assert paths(store) == after
 
 
+def test_a_unit_that_ends_meanwhile_waits_for_the_next_merge(
+    store: Store, other: Store, evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(other, "e1")
+    listed = merge.details
+
+    def details(source: Store) -> dict[str, list[str]]:
+        found = listed(source)
+        evaluated(other, "e2", n=5)  # by who is at work on it
+        return found
+
+    monkeypatch.setattr(merge, "details", details)
+    assert merge.merge(other, store).units == {"evaluations": 1}
+    assert store.done("evaluations") == {"e1"} and store.read("examples").num_rows == 3
+    monkeypatch.undo()
+    merge.merge(other, store)
+    assert store.done("evaluations") == {"e1", "e2"} and store.read("examples").num_rows == 8
+
+
 def test_into_a_place_where_no_store_was_yet(store: Store, other: Store, rows: Rows) -> None:
     trained(other, rows, "n1")
     other.put_plan("s", rows("plans", sweep="s", unit_id="n1"))

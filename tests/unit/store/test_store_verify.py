@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -104,6 +105,22 @@ def test_what_is_missing_or_no_file_is_named(store: Store, root: Path) -> None:
     remove(store, verify(store))
     assert (store.done("trials"), store.done("evaluations")) == (set(), {"u2"})
     assert not damaged(store)
+
+
+@pytest.mark.parametrize("file", ["examples/u1.parquet", "epochs/net.parquet"])
+def test_a_unit_that_ends_while_the_files_are_listed_is_whole(
+    file: str, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Details come before their record; a listing may come to the record's folder last."""
+    below = Files.below
+
+    def before_it_was_there(self: Files, folder: Any) -> Any:
+        return [info for info in below(self, folder) if not info.path.endswith(file)]
+
+    monkeypatch.setattr(Files, "below", before_it_was_there)
+    assert not damaged(store)
+    (root / file).unlink()
+    assert damaged(store) == {file: "is missing"}
 
 
 def test_files_of_an_older_release_have_their_page_checksums(store: Store, root: Path) -> None:

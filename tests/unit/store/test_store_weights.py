@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from rna_ray.errors import CheckpointError
+from rna_ray.errors import CheckpointError, UnreachableError
 from rna_ray.store import Store, layout, weights
+from rna_ray.store.files import Files
 
 Rows = Callable[..., pa.Table]
 NAME = layout.weights_file("u1", "last", "ab" * 32)
@@ -55,6 +56,18 @@ def test_a_header_that_is_none_is_refused(damaged: bytes, store: Store, path: Pa
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=r"last-(ab){8}\.safetensors (are damaged: .* is none|have 40 .*)$"):
         weights.shapes(store, NAME)
+
+
+def test_a_store_that_does_not_answer_did_not_train_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (weights.trained_seconds(store, "u1"), weights.trained_epochs(store, "u1")) == (0.0, [])
+
+    def silent(self: Files, path: PurePosixPath) -> bytes:
+        raise UnreachableError(f"cannot read {path}: timeout")
+
+    monkeypatch.setattr(Files, "read", silent)
+    for ask in (weights.trained_seconds, weights.trained_epochs):
+        with pytest.raises(UnreachableError, match="timeout"):
+            ask(store, "u1")
 
 
 def test_weights_look_whole_where_they_are_as_many_as_the_record_counts(store: Store, path: Path, rows: Rows) -> None:

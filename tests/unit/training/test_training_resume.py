@@ -240,6 +240,15 @@ def test_a_damaged_state_is_not_trusted_and_training_starts_from_nothing(
     assert started == [1, 2, 3]
 
 
+def test_a_state_that_a_bucket_lost_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "local_path", lambda self, name: None)  # as in a bucket: files are copied, then read
+    kept = checkpoints(tmp_path)
+    kept.keep_resume({"w": torch.zeros(2)}, {"epoch": 1})
+    (state,) = (tmp_path / "store" / "checkpoints" / "unit").glob("resume-*.safetensors")
+    state.unlink()
+    assert kept.resume() is None
+
+
 @pytest.mark.parametrize("silent", [["read"], ["read", "exists"]], ids=" and ".join)
 def test_a_store_that_does_not_answer_is_no_reason_to_begin_anew(
     silent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -281,6 +290,25 @@ def test_a_superseded_best_is_removed_only_once_the_marker_points_to_the_new_one
     found, _ = fitted(tmp_path, settings())
     assert removed and found.best_sha256 not in removed  # the untrained weights at least
     assert len(list((tmp_path / "store" / "checkpoints" / "unit").glob("best-*"))) == 1
+
+
+def test_two_attempts_that_resume_from_one_state_leave_each_other_its_best(tmp_path: Path) -> None:
+    def leave(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        fitted(tmp_path, settings(), report=leave)
+    state = checkpoints(tmp_path).resume()
+    assert state is not None
+    shared = state[1]["best"]["sha256"]  # which the other attempt may commit
+    ended, _ = fitted(tmp_path, settings())
+    assert ended.best_sha256 != shared, "this one found better weights"
+    kept = checkpoints(tmp_path)
+    kept.read("best", shared)
+    kept.keep_only([ended.best_sha256, ended.last_sha256])  # once one of them counts
+    with pytest.raises(CheckpointError, match="does not exist"):
+        kept.read("best", shared)
+    kept.read("best", ended.best_sha256), kept.read("last", ended.last_sha256)
 
 
 def test_two_attempts_never_write_over_each_others_weights(tmp_path: Path) -> None:
