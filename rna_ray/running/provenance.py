@@ -75,6 +75,7 @@ def provenance(
         "ray": _ray_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "devices": job.gpus if device.type == "cuda" else float(torch.get_num_threads() * job.workers),
         "precision": precision,
         "compiled": compiled,
         "kernel": kernel,

@@ -40,6 +40,8 @@ class Job:
     """How many multiply-adds it was estimated at."""
     workers: int = 1
     """How many processes train the network together."""
+    gpus: float = 0.0
+    """How many GPUs they have, a part of one where several units share it."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     """Where its networks come from that were imported or have given weights, by the ids of their units."""
     driver: str | None = None
@@ -128,6 +130,7 @@ class Tasks:
             code=self.code,
             macs=self.costs[unit.id],
             workers=workers,
+            gpus=share.gpu,
             sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},
             driver=self.driver,
             checkpoint_seconds=self.where.train.checkpoint,

@@ -139,8 +139,8 @@ def measured(store: Store) -> list[Measured]:
     trials = {row["unit_id"]: row for row in store.read("trials", whole=True).to_pylist()}
     for row in [*_trials(store, trials), *_evaluations(store, trials), *_certifications(store, trials)]:
         if row["macs"] and row["seconds"] >= TELLING_SECONDS:
-            cores = row["threads"] if row["device"] == "cpu" else 1
-            rates[row["kind"], row["of"], row["device"]].append(row["macs"] / row["seconds"] / max(cores, 1))
+            devices = row["devices"] or (row["threads"] if row["device"] == "cpu" else 1)  # of an older release
+            rates[row["kind"], row["of"], row["device"]].append(row["macs"] / row["seconds"] / devices)
     return [
         Measured(kind=kind, of=of, device=device, units=len(found), macs_per_second=statistics.median(found))
         for (kind, of, device), found in sorted(rates.items())

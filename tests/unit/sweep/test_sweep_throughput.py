@@ -86,6 +86,15 @@ def test_a_cpu_counts_by_the_core(made: Plan, store: Store) -> None:
     assert [one.macs_per_second for one in measured(store)] == [made.costs[first.id] / 40]
 
 
+@pytest.mark.parametrize(("device", "devices"), [(H100, 8.0), (H100, 0.25), ("cpu", 12.0)])
+def test_several_devices_count_as_so_many_and_a_shared_one_as_its_part(
+    device: str, devices: float, made: Plan, store: Store
+) -> None:
+    first, *_ = trains(made)
+    commit(store, first, device=device, threads=4, devices=devices, seconds=10.0)
+    assert [one.macs_per_second for one in measured(store)] == [made.costs[first.id] / 10 / devices]
+
+
 def test_evaluations_count_what_the_plan_counts_of_their_network(made: Plan, store: Store) -> None:
     unit = evaluates(made)[0]
     commit(store, trains(made)[0], device="cpu", seconds=10.0)
