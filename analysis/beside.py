@@ -29,12 +29,12 @@ class Beside:
 
 
 def rows(sweep: str, cells: Sequence[Cell]) -> list[Beside]:
-    """Return the printed rows for a sweep's cells, none where no printed table of that name ships."""
+    """Return the printed rows for a sweep's cells on the same data, none where no printed table of that name ships."""
     columns: dict[Column, list[Cell]] = {}
     for cell in cells:
         columns.setdefault(cell.column, []).append(cell)
     variants = list(dict.fromkeys(cell.variant for cell in cells))
-    judged = audit.judge_printed(papers.read(sweep))
+    judged, known = audit.judge_printed(papers.read(sweep)), {cell.data for cell in cells} - {None}
     return [
         Beside(
             row=row,
@@ -44,6 +44,7 @@ def rows(sweep: str, cells: Sequence[Cell]) -> list[Beside]:
             mark=captions.GUESSES if papers.guesses(row, cells) else "",
         )
         for row in papers.rows(sweep)
+        if not known or row.lines[0].data in known
     ]
 
 

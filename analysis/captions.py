@@ -172,7 +172,7 @@ def _seeds(cells: Sequence[Cell], in_intervals: bool = False) -> Iterator[str]:
 
 def _draws(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield a warning where answers that depend on the number of draws were given over several numbers of them."""
-    counted = [cell for cell in cells if cell.answer in OF_DRAWS and cell.draws]
+    counted = [cell for cell in cells if cell.answer in OF_DRAWS and cell.draws and cell.random]
     if len(draws := {cell.draws for cell in counted if cell.draws}) > 1:
         few, many = min(draws), max(draws)
         over = f"over {few} draw{'' if few == 1 else 's'}"
@@ -200,7 +200,7 @@ def _shared(columns: Columns, over_seeds: bool = False) -> Iterator[str]:
         variants = ", ".join(dict.fromkeys(cell.variant for cell in together))
         sizes = " or ".join(str(size) for size in sorted({cell.batch_statistics or 0 for cell in together}))
         counted = "" if over_seeds else f": the intervals are over batches{alone}"
-        yield f"Answers take statistics of the batch of {sizes} in {variants}{counted}."
+        yield f"Attacks or answers take statistics of the batch of {sizes} in {variants}{counted}."
     if names := those(lambda cell: bool(cell.regrouped) and not cell.shared and cell.knowledge != "enumerate"):
         counted = "" if over_seeds else ": their chance is not in the intervals"
         yield f"Images of a batch were attacked on the same draws in {names}{counted}."
@@ -210,9 +210,14 @@ def _shared(columns: Columns, over_seeds: bool = False) -> Iterator[str]:
         names = those(lambda cell, mode=mode: cell.attack_mode == mode)
         counted = "" if over_seeds else f": the intervals are over batches{alone}"
         yield f"{names}: attack_mode {mode}, {_CRAFTED[mode]}{counted}."
-    if names := those(lambda cell: cell.random and cell.median_l2 is not None and cell.knowledge != "fixed"):
+    if names := those(_stops_at_a_success):
         said = f"a success on one draw counts as one in the search of {names}"
         yield f"On random networks, {said}, which may flatter the defence."
+
+
+def _stops_at_a_success(cell: Cell) -> bool:
+    """Return whether one draw's success ends the search for the smallest perturbation of a random network."""
+    return cell.random and cell.median_l2 is not None and cell.knowledge not in ("fixed", "none")
 
 
 def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
@@ -222,8 +227,8 @@ def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
     if chances := sorted({f"1/{cell.classes}" for cell in cells if cell.guesses}):
         above = _GUESSES.format(f" ({', '.join(chances)})")
         yield f"{GUESSES}: {above}."
-    if missing := sum(cell.missing for held in columns.values() for cell in held):
-        yield f"Units still missing: {missing} ({MISSING} where a cell has none)."
+    if missing := sum(bool(cell.missing) for held in columns.values() for cell in held):
+        yield f"Cells with units still missing: {missing} ({MISSING} where a cell has none of them)."
 
 
 def _mixtures(columns: Columns) -> Iterator[str]:

@@ -194,7 +194,9 @@ def _cell(
     **row: Any,
 ) -> Cell:
     shared, n = row["shared"], row["n"]
-    paths = Variance(shared_error, shared_df) if shared and shared_error is not None and shared_df else None
+    # Where answers or attack take a batch's statistics, its draws do not tell how batches differ: the batches do.
+    by_draws = shared and not (row["batch_statistics"] or row["attack_mode"])
+    paths = Variance(shared_error, shared_df) if by_draws and shared_error is not None and shared_df else None
     between = batch_variance(sums(batches)) if shared and not paths else None
     alone = shared and not paths and not between
     low, high, se_paths, se_examples = None, None, None, None

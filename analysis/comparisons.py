@@ -69,7 +69,7 @@ def best(connection: duckdb.DuckDBPyConnection, cells: Sequence[Cell]) -> list[C
 
 
 def _comparable(held: Sequence[Cell]) -> bool:
-    return held[0].answer not in OF_DRAWS or len({cell.draws for cell in held}) == 1
+    return held[0].answer not in OF_DRAWS or len({cell.draws for cell in held if cell.random}) <= 1
 
 
 def _wins(pairs: Sequence[Pair], found: Mapping[Any, Mapping[str, Any]]) -> bool:

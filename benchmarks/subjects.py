@@ -25,6 +25,7 @@ from rna_ray.sweep.plan import Plan
 from rna_ray.sweep.status import standing
 
 Sweep = Mapping[str, Any]
+NORM = "BN+IN"
 
 
 @functools.cache
@@ -62,7 +63,7 @@ def resnet18(*, width: int, **given: Any) -> Sweep:
     """Return a sweep of one ResNet-18 of BN and IN on those images; its units have all cores."""
     return {
         "name": "bench", "data": {"name": "cifar10", "root": cifar(), **given.pop("data", {})},
-        "network": {"name": "resnet18", "width": width, "norm": "BN+IN", **given.pop("network", {})},
+        "network": {"name": "resnet18", "width": width, "norm": NORM, **given.pop("network", {})},
         "resources": {"train": {"cpu": CORES}, "evaluate": {"cpu": CORES}},
         **given,
     }  # fmt: skip
@@ -88,7 +89,7 @@ def jobs(sweep: Sweep, store: Store) -> list[Job]:
 
 def long(job: Job) -> Job:
     """Return a job as one of a unit so long that its network is compiled where the sweep asks for it."""
-    return dataclasses.replace(job, macs=cost.COMPILED_MACS)
+    return dataclasses.replace(job, macs=len(NORM.split("+")) * cost.COMPILED_MACS)
 
 
 def called(job: Job) -> str:
@@ -96,7 +97,8 @@ def called(job: Job) -> str:
     from rna_ray.running import inputs  # here: who only plans should not wait for torch
 
     settings = job.unit.settings
-    return f"rna-ray, {settings['precision']}, {'compiled' if inputs.compiles(job, settings) else 'eager'}"
+    compiled = inputs.compiles(job, settings, {"norm": NORM})
+    return f"rna-ray, {settings['precision']}, {'compiled' if compiled else 'eager'}"
 
 
 def _code() -> Any:

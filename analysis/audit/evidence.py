@@ -140,7 +140,7 @@ def _together(row: Mapping[str, Any]) -> int | None:
 
 def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Setting]) -> Rows:
     rows = [evaluated[unit] for unit in units]
-    batches = [row["batch"] for row in rows if row["path_sharing"] == "batch" or _together(row) or row["attack_mode"]]
+    batches = [row["batch"] for row in rows if _hangs_together(row)]
     return Rows(
         setting=settings[units[0]],
         units=tuple(units),
@@ -154,6 +154,12 @@ def _rows(units: Sequence[str], evaluated: Mapping[str, Mapping[str, Any]], sett
             default=None,
         ),
     )
+
+
+def _hangs_together(row: Mapping[str, Any]) -> bool:
+    """Return whether images of a batch are answered on one path or with its statistics; as in queries/scores.sql."""
+    of_batch = row["path_sharing"] == "batch" or (row["path_sharing"] == "attack" and row["knowledge"] == "fixed")
+    return of_batch or bool(_together(row) or row["attack_mode"])
 
 
 def _attacked_together(row: Mapping[str, Any]) -> bool:

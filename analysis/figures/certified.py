@@ -15,7 +15,7 @@ from rna_ray.analysis.cells import PIXEL, Cell, ablation
 from rna_ray.analysis.certified import Certified, certified
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import printed
-from rna_ray.analysis.figures.setting import WILSON, Setting, called
+from rna_ray.analysis.figures.setting import WILSON, Setting, called, without_ball
 from rna_ray.errors import QueryError
 from rna_ray.evaluation.radii import METHODS
 
@@ -93,7 +93,7 @@ def _empirical(connection: duckdb.DuckDBPyConnection, sweep: str, certifying: se
     natural = {cell.variant: cell for cell in cells if cell.attack == "natural"}
     lines: dict[str, list[Cell]] = {}
     for cell in cells:
-        name = cell.attack.partition(" ")[0]
+        name = without_ball(cell.attack)
         bounded = cell.threat == "l2" and cell.eps_255 is not None and cell.eps_space == PIXEL
         if bounded and name.partition("-")[0] not in _BLIND:
             known = "" if cell.knowledge in ("none", "fixed") else f"@{cell.knowledge}"

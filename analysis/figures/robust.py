@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,9 @@ import pyarrow as pa
 from rna_ray.analysis import query
 from rna_ray.analysis.cells import BALLS, PIXEL, Cell, ablation, sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import WILSON, Setting, called
+from rna_ray.analysis.figures.setting import WILSON, Setting, called, refuse_repeats, without_ball
 from rna_ray.analysis.statistics import mean_interval
-from rna_ray.errors import FigureError, QueryError
+from rna_ray.errors import QueryError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +39,10 @@ SCHEMA = pa.schema(
     }
 )
 LINE = ("data", "threat", "eps_space", "variant", "attack", "knowledge")
+_LINE_CALLED = "{attack}@{knowledge} of {variant} ({threat}, {eps_space}, {data})"
 """What the points of a line have in common; the first three are its panel's."""
 POINTS = 20
 """The sizes at which attacks without a radius are drawn, where no attack of a radius is beside them."""
-_OF_THE_BALL = re.compile(r" (threat|eps_255|step_255)=\S+")  # what a label says of the ball: the panel and the axis do
 _ASIDE = 0.006
 """How far the lines of a panel stand apart, of the panel's width, so that intervals do not hide one another."""
 _WITHOUT_SIZE = ("natural", "gaussian")
@@ -67,7 +65,7 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     bounded = [cell for cell in cells if cell.eps_255 is not None]
     rows = [_point(cell, facts[cell.number]) for cell in bounded]
     rows += _smallest(connection, [cell for cell in cells if cell.eps_255 is None], facts, rows)
-    _refuse_repeats(rows)
+    refuse_repeats((_LINE_CALLED.format_map(row), row["x"]) for row in rows)
     rows += _as_they_are(bounded, rows, facts)
     asked: dict[object, int] = {}
     for row in sorted(rows, key=lambda row: row["position"]):  # panels, then lines, in the order of the plan
@@ -83,7 +81,7 @@ def _first(cells: Sequence[Cell], of: Cell) -> Cell:
 
 
 def _line(cell: Cell, facts: Row) -> dict[str, Any]:
-    attack = _OF_THE_BALL.sub("", cell.attack)
+    attack = without_ball(cell.attack)
     kept = ("data", "variant", "knowledge", "seeds", "position")
     return {name: getattr(cell, name) for name in kept} | {"attack": attack, "source": facts["source"]}
 
@@ -133,17 +131,6 @@ def _ends(row: Row) -> dict[str, float]:
 
 def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in LINE)
-
-
-def _refuse_repeats(rows: Sequence[Row]) -> None:
-    """Raise FigureError where a line would have two accuracies at one size."""
-    counted = Counter((*_key(row), row["x"]) for row in rows)
-    for (*_, variant, attack, knowledge, x), times in counted.items():
-        if times > 1:
-            raise FigureError(
-                f"{attack}@{knowledge} of {variant} has {times} accuracies at size {x:.3g}; a line can show one: give "
-                "attacks that differ in more than their radius sweeps of their own"
-            )
 
 
 def draw(rows: Sequence[Row], setting: Setting) -> Figure:

@@ -14,7 +14,15 @@ import pyarrow as pa
 from rna_ray.analysis import query
 from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import OVER, TRAINING, Setting, answered_together, interval_of, short
+from rna_ray.analysis.figures.setting import (
+    OVER,
+    TRAINING,
+    Setting,
+    answered_together,
+    interval_of,
+    refuse_repeats,
+    short,
+)
 from rna_ray.errors import FigureError, QueryError
 
 if TYPE_CHECKING:
@@ -62,7 +70,9 @@ class Against:
 
 
 def _radius(cell: Cell, facts: Row) -> float | None:
-    return cell.eps_255 and cell.eps_255 / (255 if cell.eps_space == "normalized" else 1)
+    if not cell.eps_255:  # none, or 0, which has no place on a logarithmic axis
+        return None
+    return cell.eps_255 / (255 if cell.eps_space == "normalized" else 1)
 
 
 def _power(cell: Cell, facts: Row) -> float | None:
@@ -110,11 +120,16 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
         if len(spaces := {row["eps_space"] for row in rows if row["attack"] == attack}) > 1:
             both = " and ".join(sorted(spaces))
             raise FigureError(f"{attack} in {both} space would share a panel; give them sweeps of their own")
+    if against.normalized and len(spaces := {row["eps_space"] for row in rows}) > 1:
+        both = " and ".join(sorted(spaces))
+        raise FigureError(f"radii in {both} space have no axis in common; give them sweeps of their own")
+    refuse_repeats((f"{row['attack']} of {row['line']} ({row['training']})", row["x"]) for row in rows)
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["x"]), SCHEMA)
 
 
 def _point(against: Against, cell: Cell, facts: Row) -> dict[str, Any]:
     name = cell.attack.partition(" ")[0] + (f" from {facts['source']}" if facts["source"] else "")
+    name += f"@{cell.knowledge}" if cell.random and cell.knowledge != "none" else ""
     notes = [*([BALLS["l2"]] if cell.threat == "l2" else []), *([cell.attack_mode] if cell.attack_mode else [])]
     attack = f"{name} ({', '.join(notes)})" if notes else name
     kept = ("variant", "accuracy", "n", "seeds", "eps_255", "eps_space", "batch_statistics")
@@ -126,9 +141,7 @@ def draw(against: Against, rows: Sequence[Row], setting: Setting) -> Figure:
     """Draw a row of panels for each training and a column for each attack; a line keeps its colour and marker."""
     trainings = [training for training in TRAINING if any(row["training"] == training for row in rows)]
     attacks, lines = (list(dict.fromkeys(row[column] for row in rows)) for column in ("attack", "line"))
-    if len(spaces := {row["eps_space"] for row in rows if row["eps_255"]}) > 1 and against.normalized:
-        both = " and ".join(sorted(spaces))
-        raise FigureError(f"radii in {both} space have no axis in common; give them sweeps of their own")
+    spaces = {row["eps_space"] for row in rows if row["eps_255"]}
     looks = {name: {"color": style.COLOURS[at % 8], "marker": style.MARKERS[at % 10]} for at, name in enumerate(lines)}
     more = [] if against.normalized else _balls(rows)
     footer = setting.footer(rows, OVER[rows[0]["over"]], *more, *answered_together(rows, "line"))

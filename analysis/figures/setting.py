@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import duckdb
 
 from rna_ray.analysis import captions
-from rna_ray.analysis.cells import PIXEL, Cell, sql
+from rna_ray.analysis.cells import Cell, sql
 from rna_ray.analysis.query import answer
-from rna_ray.errors import QueryError
+from rna_ray.errors import FigureError
 
 TRAINING = {"natural": "natural training", "adversarial": "adversarial training", "imported": "imported"}
 """How networks were trained, as queries/figures/networks.sql tells them apart, and in words."""
@@ -55,26 +57,44 @@ class Setting:
         return "; ".join(part for part in parts if part) + "."
 
 
+_ENTRIES = """
+SELECT list(DISTINCT plans.attack ORDER BY plans.attack) AS labels
+FROM plans JOIN probes USING (unit_id)
+WHERE sweep = $sweep AND plans.kind = 'probe' AND probe = $probe
+GROUP BY source IS NULL
+"""
+
+
 def ask(connection: duckdb.DuckDBPyConnection, query: str, sweep: str) -> list[dict[str, Any]]:
     """Return the rows that a query of queries/figures gives for a sweep."""
     connection.execute(sql("figures/networks"))
     return answer(connection, sql(f"figures/{query}"), {"sweep": sweep}).to_pylist()
 
 
+def refuse_entries(connection: duckdb.DuckDBPyConnection, probe: str, sweep: str) -> None:
+    """Raise FigureError where several entries ask for a probe of one kind: a figure would take their mean."""
+    for row in answer(connection, _ENTRIES, {"sweep": sweep, "probe": probe}).to_pylist():
+        if len(row["labels"]) > 1:
+            both = " and ".join(row["labels"])
+            raise FigureError(f"{both} of sweep {sweep!r} would share a figure: give them sweeps of their own")
+
+
+def refuse_repeats(points: Iterable[tuple[str, float]]) -> None:
+    """Raise FigureError where a line, given by its name, would have two accuracies at one place."""
+    for (line, x), times in Counter(points).items():
+        if times > 1:
+            raise FigureError(
+                f"{line} has {times} accuracies at {x:.3g}; a line can show one: give attacks that differ in more than "
+                "that sweeps of their own"
+            )
+
+
 def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
     """Return on what the rows of a sweep were measured."""
     rows = ask(connection, "setting", sweep)
     attacks: dict[str, list[str]] = {}
-    spaces: dict[str, set[str]] = {}
     for row in ask(connection, "attacks", sweep):
-        settings = json.loads(row["attack_settings"])
-        attacks.setdefault(row["probe"], []).append(captions.attack(settings))
-        spaces.setdefault(row["probe"], set()).add(settings.get("eps_space", PIXEL))
-        if len(spaces[row["probe"]]) > 1:
-            raise QueryError(
-                f"the {row['probe']} probes of sweep {sweep!r} would mix eps_space normalized and pixel in one figure: "
-                "give them sweeps of their own"
-            )
+        attacks.setdefault(row["probe"], []).append(captions.attack(json.loads(row["attack_settings"])))
     trained = [row for row in rows if row["objective"] != "imported"]
     imported = [row for row in rows if row["objective"] == "imported"]
     parts = [
@@ -96,6 +116,11 @@ def setting(connection: duckdb.DuckDBPyConnection, sweep: str) -> Setting:
         sharing=tuple(dict.fromkeys(row["variant"] for row in rows if row["shares_paths"])),
         attacks={probe: " and ".join(dict.fromkeys(found)) for probe, found in attacks.items()},
     )
+
+
+def without_ball(attack: str) -> str:
+    """Return an attack's label without its ball and steps, where a figure's panel and axis say these."""
+    return re.sub(r" (threat|eps_255|step_255)=\S+", "", attack)
 
 
 def interval_of(cells: Sequence[Cell]) -> tuple[str, Callable[[Cell], dict[str, Any]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import STUDENT, TRAINING, Setting, ask, short
+from rna_ray.analysis.figures.setting import STUDENT, TRAINING, Setting, ask, refuse_entries, short
 from rna_ray.analysis.statistics import student
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _COLUMNS = 4
 
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     """Return a row for each bin of each pair's histogram, with the pair's mean; all pairs share their bins."""
+    refuse_entries(connection, "similarity", sweep)
     found = ask(connection, "similarity", sweep)
     if not found:
         return SCHEMA.empty_table()

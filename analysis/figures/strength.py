@@ -13,7 +13,7 @@ from rna_ray.analysis import papers, query
 from rna_ray.analysis.cells import BALLS, PIXEL, Cell, ablation, length, sql
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import SCALE, printed
-from rna_ray.analysis.figures.setting import WILSON, Setting, ask, data, span
+from rna_ray.analysis.figures.setting import WILSON, Setting, ask, data, refuse_entries, refuse_repeats, span
 from rna_ray.analysis.statistics import Variance, mean_interval
 from rna_ray.errors import QueryError
 
@@ -94,7 +94,9 @@ def _stronger(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dic
             if fixed == (cell.eps_255 if panel == "steps" else at, cell.eps_space, cell.threat)
         ]  # fmt: skip
         held.sort(key=lambda point: (point[0].eps_255, point[1]))
-        yield from (_point(panel, cell, at) for cell, at in held)
+        rows = [_point(panel, cell, at) for cell, at in held]
+        refuse_repeats((f"pgd@{row['knowledge']} of {row['variant']}", row["x"]) for row in rows)
+        yield from rows
 
 
 def _first(points: Sequence[tuple[Cell, int]], variant: str) -> str | None:
@@ -110,6 +112,7 @@ def _point(panel: str, cell: Cell, steps: int) -> dict[str, Any]:
 
 def _differences(connection: duckdb.DuckDBPyConnection, sweep: str) -> Iterator[dict[str, Any]]:
     """Yield the points of each space over the path difference; intervals count the chance of images and pairs."""
+    refuse_entries(connection, "path-transfer", sweep)
     for row in ask(connection, "difference", sweep):
         variance = row.pop("pair_variance")
         paths = None if variance is None else Variance(variance, row["pairs"] - 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import STUDENT, TRAINING, Setting, ask, short
+from rna_ray.analysis.figures.setting import STUDENT, TRAINING, Setting, ask, refuse_entries, short
 from rna_ray.analysis.statistics import student
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _LEVELS = 9
 
 def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     """Return a row for each network and point of the plane: the mean loss; x and y in 1/255."""
+    refuse_entries(connection, "surface", sweep)
     rows = ask(connection, "surface", sweep)
     for row in rows:
         row["low"], row["high"] = student(row["loss"], row.pop("standard_error"), row["n"])

@@ -12,7 +12,7 @@ import pyarrow as pa
 from rna_ray.analysis import query
 from rna_ray.analysis.cells import sql
 from rna_ray.analysis.figures import style
-from rna_ray.analysis.figures.setting import Setting, ask
+from rna_ray.analysis.figures.setting import Setting, ask, refuse_entries
 from rna_ray.analysis.statistics import mean_interval, student
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
     `formula` is Eq. 5's gradient norm, Eq. 6's curvature, or Theorem 3.1's bound, null where it is `vacuous`: its
     denominator is not positive, or the bound is 1 or more. `held`: the share of images that do not exceed the formula.
     """
+    refuse_entries(connection, "smoothness", sweep)
     rows = ask(connection, "smoothness", sweep)
     for row in rows:
         for name in ("measured", "measured_error", "formula", "formula_error"):

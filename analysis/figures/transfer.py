@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.printed import SCALE, printed
-from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, data, short
+from rna_ray.analysis.figures.setting import TRAINING, WILSON, Setting, ask, data, refuse_entries, short
 from rna_ray.analysis.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def tabulate(connection: duckdb.DuckDBPyConnection, sweep: str) -> pa.Table:
         (line["training"], line["source_norm"], line["target_norm"]): round(float(line["accuracy"]) / 100, 6)
         for line in printed("rna-figure1", data(connection, sweep))
     }
+    refuse_entries(connection, "transfer", sweep)
     rows = ask(connection, "transfer", sweep)
     for row in rows:
         row["low"], row["high"] = mean_interval(row["accuracy"], row["n"])

@@ -1,9 +1,10 @@
--- Eq. 5 and 6 of the RNA paper at each norm layer, along each member taken at every layer: medians and quartiles over n
--- images, seeds apart. norm_ratio is the gradient's norm at the layer's input over what Eq. 5 gives: 1 but for rounding.
--- projection is that norm over ‖γ/σ ⊙ g‖: how much of the scaled gradient GN's two subtracted terms leave, 1 for BGN.
--- eq6_holds is the share of images where the measured curvature is not above Eq. 6's right-hand side, with its 95 %
--- Wilson interval; eq6_ratio is the one over the other, which means little where that is near zero or negative.
--- Images whose gradient is exactly zero have no direction to measure along: they are in n, and counted in zero.
+-- Eq. 5 and 6 of the RNA paper at each norm layer, along each member taken at every layer: medians and quartiles over
+-- n images, seeds apart. norm_ratio is the gradient's norm at the layer's input over what Eq. 5 gives: 1 but for
+-- rounding. projection is that norm over the one of gamma/sigma times g: how much of the scaled gradient GN's two
+-- subtracted terms leave, 1 for BGN. eq6_holds is the share of images where the measured curvature is not above Eq.
+-- 6's right-hand side, with its 95 % Wilson interval; eq6_ratio is the one over the other, which means little where
+-- that is near zero or negative. Images whose gradient is exactly zero have no direction to measure along: they are in
+-- n, and counted in zero.
 WITH asked AS (
     SELECT sweep, variant, attack AS probe, axes, unit_id, min(position) AS position
     FROM plans WHERE kind = 'probe' GROUP BY ALL

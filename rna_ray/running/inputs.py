@@ -22,6 +22,7 @@ from rna_ray.errors import CheckpointError, DamageError, DataError, NetworkError
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network, build
 from rna_ray.networks.precision import multiplies_bf16
+from rna_ray.networks.spaces import parse
 from rna_ray.randomness import Randomness
 from rna_ray.running import pages
 from rna_ray.running.tasks import Job
@@ -141,7 +142,7 @@ def trained(
     Where the weights are not those of this SHA-256, the network is discarded, so that the next run trains it again.
     """
     store = open_store(store_uri)
-    settings = json.loads(_trial(store, network_id)["settings"])
+    settings = json.loads(trial(store, network_id)["settings"])
     try:
         network = loaded(store, settings, network_id, checkpoint, sha256, lies).to(device)
     except CheckpointError as error:
@@ -166,10 +167,11 @@ def loaded(
 
 def weights_sha256(store: Store, network_id: str, checkpoint: str) -> str:
     """Return the SHA-256 of a network's weights, as its record has it now; StoreError where it is not finished."""
-    return _trial(store, network_id)[f"{checkpoint}_sha256"]
+    return trial(store, network_id)[f"{checkpoint}_sha256"]
 
 
-def _trial(store: Store, network_id: str) -> dict[str, Any]:
+def trial(store: Store, network_id: str) -> dict[str, Any]:
+    """Return the record of a network; StoreError where it is not finished."""
     return store.read_file("trials", network_id).to_pylist()[0]
 
 
@@ -196,9 +198,9 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
 
     Looks at the file's header and length alone; whoever loads the weights verifies their checksum too.
     """
-    trial = _trial(store, network_id)
-    settings = json.loads(trial["settings"])
-    path = layout.weights_file(network_id, checkpoint, trial[f"{checkpoint}_sha256"])
+    record = trial(store, network_id)
+    settings = json.loads(record["settings"])
+    path = layout.weights_file(network_id, checkpoint, record[f"{checkpoint}_sha256"])
     found = weights.shapes(store, path)
     if "import" in settings["network"]:
         return  # who evaluates it finds out: the user's code runs in no other process
@@ -213,16 +215,17 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
         )
 
 
-def compiles(job: Job, settings: Mapping[str, Any]) -> bool:
-    """Return whether a unit compiles a network of these settings, which say whether that is asked.
+def compiles(job: Job, role: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
+    """Return whether a unit compiles a network with these settings in a role, which says whether that is asked.
 
-    On a CPU only in a unit that is long, and not in bf16 where the processor does not multiply it: the compiler leaves
-    the rounding of products out. Known before it starts, so that no row hangs on a timing.
+    On a CPU only in a unit that is long for so many norms at a layer, and not in bf16 where the processor does not
+    multiply it: the compiler leaves the rounding of products out. Known before it starts, so that no row hangs on a
+    timing.
     """
-    if job.device != "cpu":
-        return settings["compile"]
-    pays = job.macs >= cost.COMPILED_MACS and (settings["precision"] != "bf16" or multiplies_bf16())
-    return settings["compile"] and pays
+    if job.device != "cpu" or not role["compile"]:
+        return role["compile"]
+    members = len(parse(network["norm"]).members) if "norm" in network else 2  # an imported network's are not told
+    return job.macs >= members * cost.COMPILED_MACS and (role["precision"] != "bf16" or multiplies_bf16())
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:

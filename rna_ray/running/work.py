@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import math
 import platform
@@ -173,7 +174,7 @@ def _try_training(job: Job, batch: int) -> None:
     settings, device = _with_batch(job.unit.settings, batch), torch.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings), device)
+    forward = inputs.compiled(network, inputs.compiles(job, settings, settings["network"]), device)
     try_batch(settings, network, train, held_out, device=device, forward=forward, count=job.workers)
 
 
@@ -274,7 +275,7 @@ def _train_as(job: Job, workers: Workers, report: Report, watch: Watch) -> None:
     store, device = open_store(job.store), workers.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings), device)
+    forward = inputs.compiled(network, inputs.compiles(job, settings, settings["network"]), device)
     checkpoints = Checkpoints(store, job.unit.id, job.code.commit)
     try:
         fitted = fit(
@@ -510,10 +511,11 @@ def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
 
     Of two imported ones, each finds the modules of its own folder first.
     """
-    lies = job.sources.get(role["id"])
-    sha256 = inputs.weights_sha256(open_store(job.store), role["id"], role["checkpoint"])
+    lies, trial = job.sources.get(role["id"]), inputs.trial(open_store(job.store), role["id"])
+    sha256 = trial[f"{role['checkpoint']}_sha256"]
+    compile = inputs.compiles(job, role, json.loads(trial["settings"])["network"])
     with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
-        one = (job.store, role["id"], role["checkpoint"], sha256, job.device, inputs.compiles(job, role), lies)
+        one = (job.store, role["id"], role["checkpoint"], sha256, job.device, compile, lies)
         return *inputs.trained(*one), sha256
 
 

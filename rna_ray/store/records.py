@@ -43,7 +43,7 @@ PROVENANCE = (
     _column("ray", _TEXT, "Version of Ray, where it is installed.", optional=True),
     _column("device", _TEXT, "Device that computed, such as cpu or the name of the GPU."),
     _column("threads", pa.int32(), "Threads that torch used within one operation."),
-    _column("devices", pa.float64(), "How many it took of its device: cores, or GPUs, a part of one where units share it.",
+    _column("devices", pa.float64(), "How many cores it took, or GPUs, a part of one where units share it.",
             optional=True),
     _column("precision", _TEXT, "fp32 or bf16; fp64 for second derivatives of a probe."),
     _column("compiled", _BOOL, "Whether torch.compile was in use."),

@@ -11,9 +11,10 @@ CPU_MACS_PER_SECOND = 2.0e10
 GPU_MACS_PER_SECOND = 5.0e12
 """The same of one GPU: an assumption of ours, not yet measured."""
 
-COMPILED_MACS = 2 * 10**13
-"""From so many multiply-adds on a unit's network is compiled on a CPU: several times what pays for its graphs, except
-where torch's cache on that machine has none of them yet, once a machine (docs/benchmarks.md)."""
+COMPILED_MACS = 10**13
+"""From so many multiply-adds on, for each norm at a layer, a unit's network is compiled on a CPU: several times what
+pays for its graphs, except where torch's cache on that machine has none of them yet, once a machine
+(docs/benchmarks.md). The time that graphs take grows with the norms that they hold."""
 
 ASSUMED = "resnet18"
 """Whose multiply-adds are taken for an imported network's, which only torch could count."""

@@ -226,9 +226,10 @@ def _training(given: Experiment, info: data.DataInfo, random: bool) -> dict[str,
             f"training.augment: resized-crop-flip is for images in files, such as imagenet's, not for {info.name}; "
             "allowed are none, crop and crop-flip"
         )
-    objective = "whitebox" if training.objective == "blackbox" and not random else training.objective
-    natural, perturbation = objective == "natural", training.weight_perturbation
     noise = given.noise_255 if training.noise_255 is None else training.noise_255
+    drawn = random or bool(noise)  # else who attacks another draw attacks the same one
+    objective = "whitebox" if training.objective == "blackbox" and not drawn else training.objective
+    natural, perturbation = objective == "natural", training.weight_perturbation
     if training.loss.name == "stability" and not noise:
         raise SweepError(
             "training.loss.name: stability compares images with noisy ones, and there is no noise; state "

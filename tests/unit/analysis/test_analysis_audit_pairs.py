@@ -209,6 +209,9 @@ def test_chance_that_a_batch_shares_is_not_taken_for_a_violation() -> None:
     assert "iterative ≤ single-step" in failed(alone.audit())
     together = lab(pgd=shares | {"path_sharing": "batch"}, fgsm=other | {"path_sharing": "batch"})
     assert "iterative ≤ single-step" not in failed(together.audit())
+    of_attack = {"path_sharing": "attack", "knowledge": "fixed"}  # it answers on the path that it was attacked on
+    known = lab(pgd=shares | of_attack, fgsm=other | of_attack)
+    assert "iterative ≤ single-step" not in failed(known.audit())
     one_batch = lab(pgd=shares | {"path_sharing": "batch", "batch": N}, fgsm=other)
     found = found_of(one_batch.audit(), "iterative ≤ single-step")
     assert found.status == "not measured"

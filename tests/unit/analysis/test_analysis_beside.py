@@ -130,9 +130,9 @@ def test_a_network_of_another_scale_and_a_diverged_one(make_book: Callable[..., 
 
 def test_an_attack_at_another_radius_or_with_other_steps_gets_no_printed_number(make_book: Callable[..., Any]) -> None:
     book = make_book("other", "rna-table4")
-    book.cell("BN, ours", "pgd-20", "transfer", [[1, 0]], eps_255=4.0)
-    book.cell("BN, ours", "pgd-200", "transfer", [[1, 0]])
-    book.cell("BN, ours", "autoattack-standard eps_255=4", "transfer", None, missing=1)
+    book.cell("BN, ours", "pgd-20", "transfer", [[1, 0]], eps_255=4.0, data="cifar10")
+    book.cell("BN, ours", "pgd-200", "transfer", [[1, 0]], data="cifar10")
+    book.cell("BN, ours", "autoattack-standard eps_255=4", "transfer", None, missing=1, data="cifar10")
     text = table(connect(book.close()), "rna-table4")
     row = grid(text)["BN, printed"]
     assert {cell for name, cell in row.items() if "@" in name} == {NONE}
@@ -142,8 +142,8 @@ def test_an_attack_at_another_radius_or_with_other_steps_gets_no_printed_number(
 
 def test_an_attack_in_another_space_or_norm_gets_no_printed_number(make_book: Callable[..., Any]) -> None:
     book = make_book("spaces", "rna-table4")
-    book.cell("BN, ours", "pgd-20 eps_space=pixel", "transfer", [[1, 0]], eps_space="normalized")
-    book.cell("BN, ours", "pgd-20 threat=linf", "transfer", [[1, 0]], threat="l2")
+    book.cell("BN, ours", "pgd-20 eps_space=pixel", "transfer", [[1, 0]], eps_space="normalized", data="cifar10")
+    book.cell("BN, ours", "pgd-20 threat=linf", "transfer", [[1, 0]], threat="l2", data="cifar10")
     text = table(connect(book.close()), "rna-table4")
     assert {cell for name, cell in grid(text)["BN, printed"].items() if "@" in name} == {NONE}
 
@@ -151,8 +151,8 @@ def test_an_attack_in_another_space_or_norm_gets_no_printed_number(make_book: Ca
 def test_a_small_scales_column_says_what_ours_is(make_book: Callable[..., Any]) -> None:
     book = make_book("five", "rna-table5")
     variant = "BGN+GN[1-1] black-box layer-free, ours"
-    book.cell(variant, "cw-100", "transfer", [[1, 0]], **UNBOUNDED)
-    book.cell(variant, "mifgsm-5", "transfer", [[1, 0]])
+    book.cell(variant, "cw-100", "transfer", [[1, 0]], **UNBOUNDED, data="cifar10")
+    book.cell(variant, "mifgsm-5", "transfer", [[1, 0]], data="cifar10")
     text = table(connect(book.close()), "rna-table5")
     shown = grid(text)
     assert "Printed under cw-100: the numbers of cw-1000." in text and "Printed under mifgsm" not in text
@@ -161,10 +161,16 @@ def test_a_small_scales_column_says_what_ours_is(make_book: Callable[..., Any]) 
     assert len(shown) == 9  # the eight printed rows, and ours
 
 
+def test_printed_numbers_stand_beside_the_same_images_alone(make_book: Callable[..., Any]) -> None:
+    book = make_book("digits", "rna-table4")
+    book.cell("BN, ours", "pgd-20", "transfer", [[1, 0]], data="digits")
+    assert "printed" not in table(connect(book.close()), "rna-table4")
+
+
 def test_several_networks_and_a_second_source(make_book: Callable[..., Any]) -> None:
     book = make_book("one", "rna-table1")
     for variant in ("ResNet-18 RNA, paper", "WideResNet32 RNA, paper"):
-        book.cell(variant, "pgd-20", "transfer", [[1, 0]])
+        book.cell(variant, "pgd-20", "transfer", [[1, 0]], data="cifar10")
     text = table(connect(book.close()), "rna-table1")
     shown = grid(text)
     assert list(shown)[:3] == [
@@ -195,7 +201,7 @@ def test_csv_and_json_tell_printed_from_measured(four: duckdb.DuckDBPyConnection
 
 def test_a_printed_number_without_a_column_is_still_in_csv(make_book: Callable[..., Any]) -> None:
     book = make_book("few", "rna-table4")
-    book.cell("BN, ours", "natural", "none", [[1, 0]])
+    book.cell("BN, ours", "natural", "none", [[1, 0]], data="cifar10")
     rows = json.loads(table(connect(book.close()), "rna-table4", "json"))
     assert ("GN+LN, printed", "deepfool", "transfer", 0.6285) in {
         (row["variant"], row["attack"], row["knowledge"], row["accuracy"]) for row in rows
@@ -225,8 +231,8 @@ def test_differences_are_of_measured_rows_alone(four: duckdb.DuckDBPyConnection)
 
 def test_a_table_without_a_measured_attack_has_no_audit_of_the_printed_ones(make_book: Callable[..., Any]) -> None:
     book = make_book("none", "rna-table4")
-    book.cell("BN, ours", "natural", "none", [[1, 0]])
-    book.cell("BN, ours", "autoattack-standard", "transfer", None, missing=1)
+    book.cell("BN, ours", "natural", "none", [[1, 0]], data="cifar10")
+    book.cell("BN, ours", "autoattack-standard", "transfer", None, missing=1, data="cifar10")
     text = table(connect(book.close()), "rna-table4")
     assert "audit" not in text and grid(text)["IN+BN, printed"]["autoattack-standard@transfer"] == "65.61"
 

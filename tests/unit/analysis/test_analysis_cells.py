@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,16 @@ def test_answers_of_batch_statistics_are_the_clusters_of_their_batch(book) -> No
     assert interval["together"] == pytest.approx((*mean_interval(19 / 30, 30, batches=batches), 10))
     assert interval["one"] == pytest.approx((*mean_interval(19 / 30, 1), 30))
     assert interval["alone"] == pytest.approx((*mean_interval(19 / 30, 30), None))
+
+
+@pytest.mark.parametrize("of_batch", [{"batch_statistics": True}, {"attack_mode": "train_frozen"}])
+def test_draws_do_not_tell_how_batches_differ_whose_statistics_are_taken(book, of_batch: dict[str, Any]) -> None:
+    right = [4] * 10 + [0] * 10 + [3] * 10
+    book.cell("RN+BN", "pgd", "eot-10", [right], draws=4, batch=10, **of_batch)
+    (cell,) = cells(book.close()).values()
+    batches = batch_variance([(10, 10), (0, 10), (7.5, 10)])
+    assert (cell.low, cell.high) == pytest.approx(mean_interval(17.5 / 30, 30, batches=batches))
+    assert cell.se_paths is cell.se_examples is None
 
 
 def test_an_attack_along_one_draw_is_shared_only_where_its_draw_answers(book) -> None:

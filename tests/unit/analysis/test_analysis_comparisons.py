@@ -195,6 +195,14 @@ def test_answers_over_other_numbers_of_draws_are_not_held_against_each_other(boo
     assert said not in table(connection, "s")
 
 
+def test_the_answer_of_one_path_hangs_on_no_number_of_draws(book) -> None:
+    book.cell("BN", "pgd", "fixed", [[1] * 200], draws=1, random_output=False)
+    book.cell("BN+IN", "pgd", "fixed", [[0] * 200], draws=10)
+    for answer in ("vote", "worst"):
+        text = table(connect(book.close()), "s", answer=answer)
+        assert text.count("**") == 2 and "compare columns" not in text
+
+
 def test_answers_over_as_many_draws_have_a_best(book) -> None:
     for variant, scores in (("BN", [10] * 200), ("BN+IN", [0] * 200)):
         book.cell(variant, "pgd", "fixed", [scores], draws=10)

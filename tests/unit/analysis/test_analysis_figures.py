@@ -32,7 +32,7 @@ from rna_ray.analysis.figures import files, strength
 from rna_ray.analysis.figures.catalog import ABLATION
 from rna_ray.analysis.figures.setting import setting
 from rna_ray.analysis.statistics import Variance, mean_interval, wilson
-from rna_ray.errors import QueryError
+from rna_ray.errors import FigureError, QueryError
 from rna_ray.store import connect
 
 
@@ -127,12 +127,12 @@ def test_no_figure_mixes_two_spaces(make_book) -> None:
         ABLATION.tabulate(connect(dots.close()), "s")
     probed = make_book("probed")
     net = probed.trained("BN", norm="BN", objective="blackbox", **NET)
-    for space in ({}, {"eps_space": "normalized"}):
+    for label, space in (("transfer-7", {}), ("transfer-7 eps_space=normalized", {"eps_space": "normalized"})):
         attack = {"name": "pgd", "threat": "linf", "eps_255": 8.0, "step_255": 2.0, "steps": 7, **space}
         held = answers([0, 1], source_id=net)
-        probed.probed("transfer", "BN", net, held, view="transfers", attack_settings=json.dumps(attack))
-    with pytest.raises(QueryError, match="the transfer probes of sweep 's' would mix eps_space normalized and pixel"):
-        setting(connect(probed.close()), "s")
+        probed.probed("transfer", "BN", net, held, view="transfers", label=label, attack_settings=json.dumps(attack))
+    with pytest.raises(FigureError, match="transfer-7 and transfer-7 eps_space=normalized of sweep 's' would share"):
+        rows_of(probed.close(), "rna-figure1")
 
 
 def test_paths_apart_give_the_mean_of_their_pairs_the_worst_and_the_best(book) -> None:

@@ -85,7 +85,7 @@ def test_without_attacks_in_a_radius_a_search_has_sizes_of_its_own_in_its_norm(b
     smallest(book, network_id=net)
     rows = rows_of(book.close(), "stn-figure7")
     assert {row["threat"] for row in rows} == {"l2"} and len(rows) == 21
-    assert max(row["x"] for row in rows) == pytest.approx(1.8)  # twice the median
+    assert max(row["x"] for row in rows) == pytest.approx(1.6)  # twice the median of those that were right
 
 
 def test_on_one_path_a_knowledge_is_drawn_once(book: Any) -> None:
@@ -101,14 +101,16 @@ def test_two_accuracies_at_one_size_of_a_line_are_refused(book: Any) -> None:
     for step in (1, 2):
         where = {"network_id": net, "eps_255": 51.0, "threat": "l2", "called": "pgd", **MNIST}
         book.cell("BN", f"pgd-40 step_255={step}", "fixed", [[1, 0]], **where)
-    with pytest.raises(FigureError, match=r"pgd-40@fixed of BN has 2 accuracies at size 0.2; a line can show one"):
+    with pytest.raises(FigureError, match=r"pgd-40@fixed of BN \(.*\) has 2 accuracies at 0.2; a line can show one"):
         rows_of(book.close(), "stn-figure3")
 
 
 def test_an_attack_from_elsewhere_shares_no_line_of_other_figures(book: Any) -> None:
     store = two(book)
     names = {row["attack"] for row in rows_of(store, "robustnorm-figure4")}
-    assert {name.removesuffix(f" ({chr(0x2113)}₂)") for name in names} == {"pgd-40", "pgd-40 from A"}
+    assert {name.removesuffix(f" ({chr(0x2113)}₂)") for name in names} == {
+        "pgd-40", "pgd-40 from A", "pgd-40@eot-10", "pgd-40 from A@fixed"
+    }  # fmt: skip
     strength = rows_of(store, "rna-figure5")
     assert {(row["variant"], row["knowledge"]) for row in strength} == {("TRADES", "eot-10"), ("STN", "eot-10")}
 

@@ -57,9 +57,9 @@ def test_the_markdown_table(small: Store) -> None:
         "n = 10 examples where nothing else is said. Attacks within \N{SCRIPT SMALL L}∞ ε = 8/255 where nothing "
         "else is said. Over several paths, standard errors: paths at most 12.5, examples 20.4. Bold: as trained here, "
         "better than every other variant of its column on the same images (95 % paired bootstrap and p, "
-        "Bonferroni-corrected); here none is. Units still missing: 1 (\N{EN DASH} where a cell has none). audit: "
-        "checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that fails one), or "
-        "that no one measured ?: see rna-ray audit s.",
+        "Bonferroni-corrected); here none is. Cells with units still missing: 1 (\N{EN DASH} where a cell has none of "
+        "them). audit: checks of an honest evaluation that a variant's cells passed ✓, failed ✗ (✗ beside a cell that "
+        "fails one), or that no one measured ?: see rna-ray audit s.",
     ]
 
 
@@ -86,7 +86,7 @@ def test_intervals_are_over_seeds_where_they_are_asked_for(book) -> None:
     assert f"75.0 ±{100 * half:.1f}" in shown and "25.0" in shown and "25.0 ±" not in shown
     assert "± its 95 % Student interval over seeds, where there are several. n = 4 examples" in shown
     assert "Means over up to 3 seeds. " in shown
-    said = "Answers take statistics of the batch of 2 in BN"
+    said = "Attacks or answers take statistics of the batch of 2 in BN"
     assert f"{said}." in shown and f"{said}: the intervals are over batches." in table(connection, "s")
     with pytest.raises(QueryError, match="unknown interval 'seed'; did you mean 'seeds'"):
         table(connection, "s", interval="seed")
@@ -171,7 +171,7 @@ def test_a_diverged_network_is_marked_and_its_cells_are_not_missing(book) -> Non
     text = table(connect(store), "s")
     assert "| all four † |" in text
     assert text.splitlines()[3].split("|")[-2].strip() == "\N{EN DASH}"
-    assert "†: training diverged. Units still missing: 2" in text
+    assert "†: training diverged. Cells with units still missing: 1" in text
 
 
 def test_a_unit_shared_by_two_cells_counts_in_both(book) -> None:
@@ -340,4 +340,4 @@ def test_a_sweep_that_has_run_nothing_is_all_dashes(book) -> None:
     book.cell("BN", "pgd", "fixed", None, missing=2)
     text = table(connect(book.close()), "s")
     assert text.splitlines()[2] == "| BN      | \N{EN DASH}     | \N{EN DASH}         |"
-    assert "No example has been evaluated yet. Units still missing: 2" in text
+    assert "No example has been evaluated yet. Cells with units still missing: 1" in text

@@ -422,12 +422,16 @@ def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, mon
     monkeypatch.setattr(inputs, "multiplies_bf16", lambda: native)
     asked = {"compile": True, "precision": "bf16"}
     short = Job(unit=train(), store="", root=None, download=False, threads=1, device="cpu", attempt=1)
-    long = dataclasses.replace(short, macs=cost.COMPILED_MACS)
-    assert inputs.compiles(long, asked) is native
-    assert inputs.compiles(long, asked | {"precision": "fp32"})
-    assert not inputs.compiles(short, asked)
-    assert not inputs.compiles(long, asked | {"compile": False})
-    assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked)
+    long, two = dataclasses.replace(short, macs=2 * cost.COMPILED_MACS), {"norm": "BN+IN"}
+    assert inputs.compiles(long, asked, two) is native
+    assert inputs.compiles(long, asked | {"precision": "fp32"}, two)
+    assert inputs.compiles(long, asked, {"import": "nets:Net"}) is native
+    assert not inputs.compiles(short, asked, two)
+    assert not inputs.compiles(long, asked | {"compile": False}, two)
+    three = {"norm": "BN+IN+LN"}
+    assert not inputs.compiles(long, asked, three)
+    assert inputs.compiles(dataclasses.replace(long, macs=3 * cost.COMPILED_MACS), asked, three) is native
+    assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked, three)
 
 
 @pytest.mark.slow
@@ -435,7 +439,7 @@ def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, mon
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_a_long_unit_on_a_cpu_is_compiled_and_gives_the_same(tmp_path: Path) -> None:
     unit, rows = train(compile=True), {}
-    for name, macs in (("short", 0), ("long", cost.COMPILED_MACS)):
+    for name, macs in (("short", 0), ("long", 4 * cost.COMPILED_MACS)):
         store = open_store(tmp_path / name)
         job = Job(
             unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1, macs=macs

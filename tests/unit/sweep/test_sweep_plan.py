@@ -153,6 +153,16 @@ def test_with_one_path_what_cannot_matter_does_not_count(planned: Planned) -> No
     assert {(one["knowledge"], one["draws"]) for one in evaluates(plain)} == {("fixed", 1)}
 
 
+def test_noise_is_a_draw_that_black_box_training_does_not_know(planned: Planned) -> None:
+    white, black = (
+        trains(planned(BASE, "network.norm=BN", "noise_255=64", f"training.objective={objective}"))[0]["training"]
+        for objective in ("whitebox", "blackbox")
+    )
+    assert (white["objective"], black["objective"]) == ("whitebox", "blackbox")
+    quiet = planned(BASE, "network.norm=BN", "noise_255=64", "training.noise_255=0", "training.objective=blackbox")
+    assert trains(quiet)[0]["training"]["objective"] == "whitebox"
+
+
 def test_norms_that_coincide_everywhere_are_one_path(planned: Planned) -> None:
     plan = planned(BASE, "network.norm=GN[64]+LN")  # every layer has 64 channels at most: one group
     assert trains(plan)[0]["training"]["objective"] == "whitebox"
