@@ -145,6 +145,13 @@ def comparison(
     return " ".join([*sentences, *_shared(columns), *_notes(cells, columns)])
 
 
+def distortion(cell: Cell) -> str:
+    """Return how far an attack without a ball went, in the median; nothing for others."""
+    if cell.accuracy is None or cell.median_l2 is None or cell.median_linf is None:
+        return ""
+    return f"[{L2} {cell.median_l2:.2g}, {LINF} {cell.median_linf:.2g}]"
+
+
 def _answered(cells: Sequence[Cell], words: Mapping[str, str]) -> str:
     answers = list(dict.fromkeys(cell.answer for cell in cells))
     if len(answers) == 1:
@@ -231,13 +238,16 @@ def _notes(cells: Sequence[Cell], columns: Columns) -> Iterator[str]:
         yield f"Cells with units still missing: {missing} ({MISSING} where a cell has none of them)."
 
 
+_MIXED = {"eps_255": "ε (in 1/255)", "step_255": "step lengths (in 1/255)", "data": "data", "checkpoint": "checkpoints"}
+
+
 def _mixtures(columns: Columns) -> Iterator[str]:
     """Yield a sentence for each setting that differs within columns; QueryError for those that bar comparison."""
     refuse_mixed(cell for held in columns.values() for cell in held)
     found: dict[tuple[str, str], list[str]] = {}  # what is mixed → the columns that mix it
     for column, held in columns.items():
         name = "@".join(column[:2])
-        for setting, word in {"eps_255": "ε (in 1/255)", "data": "data", "checkpoint": "checkpoints"}.items():
+        for setting, word in _MIXED.items():
             if len(mixed := values(held, setting)) > 1:
                 found.setdefault((word, ", ".join(mixed)), []).append(name)
     for (word, mixed), names in found.items():

@@ -152,7 +152,8 @@ def _cells(connection: duckdb.DuckDBPyConnection, subject: Subject) -> tuple[Seq
 
 def _cell(cell: Cell) -> list[str]:
     assert cell.accuracy is not None
-    within = f"{BALLS[cell.threat]} {captions.length(cell.eps_255, cell.eps_space)}" if cell.threat in BALLS else ""
+    ball = f"{BALLS[cell.threat]} {captions.length(cell.eps_255, cell.eps_space)}" if cell.threat in BALLS else ""
+    within = ball or captions.distortion(cell)
     interval = "" if cell.low is None or cell.high is None else f"{100 * cell.low:.1f} to {100 * cell.high:.1f}"
     knows = "" if cell.knowledge == "none" else cell.knowledge
     return [cell.attack, within, knows, f"{cell.n:,}", str(cell.draws), f"{100 * cell.accuracy:.1f}", interval]

@@ -66,6 +66,7 @@ class Cell:
     median_l2: float | None
     median_linf: float | None
     eps_255: float | None
+    step_255: float | None
     eps_space: str | None
     """Where its lengths are measured: pixel, or normalized, by the network's deviation. None before there are rows."""
     threat: str | None

@@ -341,15 +341,9 @@ def _accuracy(cell: Cell, interval: str, judged: Sequence[audit.Judgement], bold
         if low is not None and high is not None:
             margin = f"±{100 * max(cell.accuracy - low, high - cell.accuracy):.1f}"
     return Item(
-        text=text, margin=margin, note=_distortion(cell), mark=failing(judged), bold=bold, number=cell.accuracy,
+        text=text, margin=margin, note=captions.distortion(cell), mark=failing(judged), bold=bold, number=cell.accuracy,
         of=cell, judged=judged,
     )  # fmt: skip
-
-
-def _distortion(cell: Cell) -> str:
-    if cell.accuracy is None or cell.median_l2 is None or cell.median_linf is None:
-        return ""
-    return f"[{captions.L2} {cell.median_l2:.2g}, {captions.LINF} {cell.median_linf:.2g}]"
 
 
 def _difference(comparison: Comparison) -> Item:

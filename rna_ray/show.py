@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rna_ray.store.packs import Packed
     from rna_ray.store.prune import Pruning
     from rna_ray.store.verify import Finding, Verified
-    from rna_ray.sweep.plan import Plan
+    from rna_ray.sweep.plan import Plan, Trial
     from rna_ray.sweep.spec import SweepSpec
     from rna_ray.sweep.status import Status
     from rna_ray.sweep.throughput import Measured
@@ -46,7 +46,9 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
     to_do, early = {unit.id for unit in left_to_do}, {unit.id for unit in status.early}
     gpus = {kind: planned.where.share(kind).gpu > 0 for kind in NAMES}
     prices = throughput.prices(planned, left_to_do, measured)
-    trials = {trial.network: trial for trial in planned.trials}
+    trials: dict[str, list[Trial]] = {}
+    for trial in planned.trials:
+        trials.setdefault(trial.network, []).append(trial)
     units = {unit.id: trials[unit.id] for unit in planned.units if unit.id in trials}  # in the order of the work
     counts = {
         kind: collections.Counter(need for unit in planned.units if unit.kind == kind for need in unit.needs)
@@ -60,6 +62,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
         "trials": [
             {
                 "variant": trial.variant,
+                "also": [other.variant for other in others],
                 "axes": dict(trial.row),
                 "unit": unit_id,
                 "done": unit_id not in to_do | early,
@@ -69,7 +72,7 @@ def plan(planned: Plan, status: Status, measured: Sequence[Measured] = ()) -> Do
                 "probes": counts["probe"][unit_id],
                 "certifications": counts["certify"][unit_id],
             }
-            for unit_id, trial in units.items()
+            for unit_id, (trial, *others) in units.items()
         ],
         "evaluations": _evaluations(planned, to_do),
         "probes": _probes(planned, to_do),
@@ -156,7 +159,8 @@ def plan_text(document: Document) -> str:
         probes = f", {trial['probes']} probe units" if trial["probes"] else ""
         certifications = f", {trial['certifications']} certification units" if trial["certifications"] else ""
         units = f"{trial['evaluations']} evaluation units{probes}{certifications}"
-        lines.append(f"  {mark}  {trial['unit'][:12]}  {trial['variant']}{seed}  ({units}){urgent}")
+        variants = " = ".join(dict.fromkeys([trial["variant"], *trial["also"]]))
+        lines.append(f"  {mark}  {trial['unit'][:12]}  {variants}{seed}  ({units}){urgent}")
     for column in document["evaluations"]:
         label = column["attack"] if column["knowledge"] == "none" else f"{column['attack']}@{column['knowledge']}"
         lines.append(f"  {label}: {_column_text(column)}")

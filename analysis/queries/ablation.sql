@@ -22,7 +22,8 @@ WITH trained AS (
         ) AS missing,
         count(DISTINCT axes) FILTER (list_has_any(needs, networks)) AS stopped_early,
         count(DISTINCT axes) FILTER (diverged) AS diverged,
-        max(draws) AS draws, any_value(eps_255) AS eps_255, any_value(eps_space) AS eps_space,
+        max(draws) AS draws, any_value(eps_255) AS eps_255,
+        any_value((attack_settings->>'step_255')::DOUBLE) AS step_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(attack_mode) AS attack_mode, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
         max(batch) FILTER (coalesce(batch_statistics, eval_mode <> 'eval')) AS batch_statistics,
@@ -54,7 +55,7 @@ SELECT variant, attack, knowledge, nth, answer, cells.cell AS number, position,
     CASE WHEN NOT random THEN 0 WHEN NOT isnan(paths_error) THEN paths_error END::DOUBLE AS paths_error,
     coalesce(shared, false) AS shared, coalesce(random, false) AS random, shared_error / n ** 2 AS shared_error, shared_df, batches, seed_sd,
     median_l2, median_linf,
-    eps_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes, units
+    eps_255, step_255, eps_space, threat, data, checkpoint, shared_paths, regrouped, batch_statistics, attack_mode, learned, classes, units
 FROM cells CROSS JOIN (SELECT unnest(getvariable('answers')) AS answer)
     LEFT JOIN by_cell USING (cell, answer)
     LEFT JOIN seed_spread USING (cell, answer)

@@ -174,8 +174,8 @@ def _attacked(entry: Evaluation, source: Found) -> dict[str, Any]:
     }
 
 
-def refuse_repeats(found: Iterable[Cell]) -> None:
-    """Refuse two different evaluations that a table could not tell apart."""
+def once(found: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return the cells, each once; SweepError for two different ones that a table could not tell apart."""
     seen: dict[str, Cell] = {}
     for cell in found:
         key = units.canonical([cell.variant, cell.row, cell.attack, cell.knowledge])
@@ -184,6 +184,7 @@ def refuse_repeats(found: Iterable[Cell]) -> None:
                 f"evaluation: two entries ask for {cell.attack} ({cell.knowledge}) of {cell.variant!r} on other "
                 "examples or shards (a suite stands for its entries); keep one of them, or give both the same"
             )
+    return tuple(seen.values())
 
 
 def shards(entry: NamedEntry, examples: int) -> Iterator[tuple[int, int]]:

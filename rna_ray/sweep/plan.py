@@ -89,7 +89,6 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     wanted = [{one.unit: one.cost} for one in found] + [cut for _, cut, _ in asked]
     units_by_id = {unit.id: unit for cut in wanted for unit in cut}
     urgent = priorities.settled(found, [(cut, priority) for _, cut, priority in asked])
-    evaluations.refuse_repeats(cell for cell, *_ in cells)
     probes.refuse_repeats([one for one, *_ in measured], units_by_id)
     certifications.refuse_repeats(one for one, *_ in smoothed)
     trials = tuple(
@@ -101,7 +100,7 @@ def plan(spec: SweepSpec, *, digest: Digest | None = None) -> Plan:
     )  # fmt: skip
     return Plan(
         sweep=spec.name, spec=spec, units=priorities.ordered(units_by_id.values(), urgent), trials=trials,
-        cells=tuple(cell for cell, *_ in cells), probes=tuple(one for one, *_ in measured),
+        cells=evaluations.once(cell for cell, *_ in cells), probes=tuple(one for one, *_ in measured),
         certifications=tuple(one for one, *_ in smoothed),
         costs={unit.id: cost for cut in wanted for unit, cost in cut.items()}, priorities=urgent,
         where=_where(spec, found),

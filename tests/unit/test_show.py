@@ -88,6 +88,16 @@ def test_gpu_hours_are_those_of_all_kinds_on_a_gpu(tmp_path: Path) -> None:
     assert f"; 100 GPU hours in all\n  trials and evaluations: {basis}" in words
 
 
+def test_variants_that_are_one_network_stand_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "same.yaml"
+    path.write_text(SWEEP + "variants: {one: {seed: 0}, two: {training.objective: whitebox}}\n", encoding="utf-8")
+    same = plan(load(path), digest=lambda data: "content")
+    document = show.plan(same, standing(same))
+    named = [(trial["variant"], trial["also"]) for trial in document["trials"]]
+    assert named == [("one, BN", ["two, BN"]), ("one, BN+IN", []), ("two, BN+IN", [])]
+    assert "  one, BN = two, BN  (" in show.plan_text(document)
+
+
 def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:
     document = show.plan(planned, standing(planned, [unit.id for unit in planned.units]))
     assert show.plan_text(document).endswith("trials: 2 done; evaluations: 4 done\nnothing to do")

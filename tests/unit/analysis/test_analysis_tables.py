@@ -174,6 +174,22 @@ def test_a_diverged_network_is_marked_and_its_cells_are_not_missing(book) -> Non
     assert "†: training diverged. Cells with units still missing: 1" in text
 
 
+def test_a_column_says_which_step_lengths_it_mixes(book) -> None:
+    for variant, step in (("one", 1.0), ("two", 2.0)):
+        book.cell(variant, "pgd-20", "fixed", [[1, 0]], attack_settings=json.dumps({"step_255": step}))
+    assert "Column pgd-20@fixed mixes step lengths (in 1/255): 1.0, 2.0." in table(connect(book.close()), "s")
+
+
+def test_seeds_differ_by_what_all_of_them_were_asked(book) -> None:
+    book.cell("BN", "pgd", "fixed", [[1, 1], [0, 0]], seed=0)
+    book.plan[-1]["position"] = book.plan[-2]["position"]
+    book.cell("BN", "pgd", "fixed", [[1, 1]], missing=1, seed=1)
+    for row in book.plan:
+        row["position"] = 0
+    (cell,) = ablation(connect(book.close()), "s")
+    assert (cell.seeds, cell.n, cell.seed_sd) == (2, 4, 0.0)  # 100 % and 100 % of the first two, not 50 and 100
+
+
 def test_a_unit_shared_by_two_cells_counts_in_both(book) -> None:
     book.cell("BN", "pgd", "fixed", [[1, 0]])
     shared = book.plan[-1]

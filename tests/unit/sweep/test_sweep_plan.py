@@ -153,6 +153,13 @@ def test_with_one_path_what_cannot_matter_does_not_count(planned: Planned) -> No
     assert {(one["knowledge"], one["draws"]) for one in evaluates(plain)} == {("fixed", 1)}
 
 
+def test_what_two_entries_ask_for_alike_is_one_cell_as_urgent_as_the_more_urgent(planned: Planned) -> None:
+    entry = "{attack: natural, examples: 100, priority: %d}"
+    made = planned(BASE, f"evaluation=[{entry % 0}, {entry % 5}]")
+    (cell,) = made.cells
+    assert made.priorities[cell.units[0]] == 5
+
+
 def test_noise_is_a_draw_that_black_box_training_does_not_know(planned: Planned) -> None:
     white, black = (
         trains(planned(BASE, "network.norm=BN", "noise_255=64", f"training.objective={objective}"))[0]["training"]
