@@ -95,7 +95,7 @@ def test_variants_that_are_one_network_stand_in_one_line(tmp_path: Path) -> None
     document = show.plan(same, standing(same))
     named = [(trial["variant"], trial["also"]) for trial in document["trials"]]
     assert named == [("one, BN", ["two, BN"]), ("one, BN+IN", []), ("two, BN+IN", [])]
-    assert "  one, BN = two, BN  (" in show.plan_text(document)
+    assert "  one, BN = two, BN, seed=0  (" in show.plan_text(document)
 
 
 def test_a_plan_of_which_all_is_done_says_so(planned: Plan) -> None:
