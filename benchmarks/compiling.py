@@ -2,10 +2,10 @@
 
     python benchmarks/compiling.py [--repeat N] [--small]
 
-ResNet-18 BN+IN, black-box, PGD-10, batch 128, in bf16, of two widths: a step of it compiled, against the same step
-uncompiled. Then a whole training of one step and its held-out images, in a new process each, compiled where nothing is
-in torch's cache of graphs, and where a process before it left them there, against the same uncompiled: once, as it
-takes minutes.
+ResNet-18 BN+IN, black-box, PGD-10, batch 128, in bf16, of two widths, and of six norms at a layer: a step of it
+compiled, against the same step uncompiled. Then a whole training of one step and its held-out images, in a new process
+each, compiled where nothing is in torch's cache of graphs, and where a process before it left them there, against the
+same uncompiled: once, as it takes minutes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pairs import Apart, Comparison, Measured, Side, Turn, main, say, times, together
-from subjects import called, done, folder, precisions
+from subjects import NORM, called, done, folder, precisions
 from training import SIZES, apart, job, step
 
 from rna_ray.running.tasks import Job
 
-MINUTES = 20
+MINUTES = 30
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -30,13 +31,21 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     if precisions()[-1] != "bf16":
         say("  this processor does not multiply bf16, so that none is compiled in it")
         return
-    size = SIZES[small]
-    for width in (size["width"], size["width"] // 4):
-        given = {**size, "width": width, "precision": "bf16"}
+    wide, narrow = SIZES[small]["width"], SIZES[small]["width"] // 4
+    of_two, of_six = {"norm": NORM}, {"norm": "BGN+GN[1-4]"}
+    batch = SIZES[small]["batch"]
+    for width, network, what in ((wide, of_two, ""), (narrow, of_two, ""), (narrow, of_six, ", six norms")):
+        given = {"width": width, "batch": batch, "network": network, "precision": "bf16"}
         sides = {how: apart(job(repeat, **given, compile=how)) for how in (True, False)}
-        of = together(sides, repeat=repeat, name=f"compiled, width {width}")
-        yield step(f"bf16, width {width}, compiled, against eager", of[True], of[False], times(1))
-    given = {**size, "precision": "bf16", "held_out": size["batch"]}
+        of = together(sides, repeat=repeat, name=f"compiled, width {width}{what}")
+        yield step(f"bf16, width {width}{what}, compiled, against eager", of[True], of[False], times(1))
+    for width, network, what in ((wide, of_two, ""), (narrow, of_six, ", six norms")):
+        given = {"width": width, "batch": batch, "network": network, "precision": "bf16", "held_out": batch}
+        yield from _graphs(f"a training of one step, width {width}{what}", given)
+
+
+def _graphs(row: str, given: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Yield what graphs cost that are made, and that are there."""
 
     def training(compile: bool, cache: str) -> Measured:
         with Apart("a training", seconds, job(0, **given, compile=compile), cache) as one:
@@ -46,7 +55,7 @@ def compare(repeat: int, small: bool) -> Iterator[Comparison]:
     eager = Side(called(job(0, **given, compile=False)), [training(False, kept)])
     for what in ("made", "from the cache"):
         ours = Side(called(job(0, **given, compile=True)), [training(True, kept)])
-        yield Comparison(row=f"a training of one step, its graphs {what}", ours=ours, peer=eager, unit="seconds")
+        yield Comparison(row=f"{row}, its graphs {what}", ours=ours, peer=eager, unit="seconds")
 
 
 def seconds(turn: Turn, job: Job, cache: str) -> None:

@@ -89,7 +89,7 @@ def jobs(sweep: Sweep, store: Store) -> list[Job]:
 
 def long(job: Job) -> Job:
     """Return a job as one of a unit so long that its network is compiled where the sweep asks for it."""
-    return dataclasses.replace(job, macs=len(NORM.split("+")) * cost.COMPILED_MACS)
+    return dataclasses.replace(job, macs=100 * cost.COMPILED_MACS)
 
 
 def called(job: Job) -> str:

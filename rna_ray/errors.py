@@ -7,7 +7,8 @@
     │   ├── NetworkError      a network of the user's own that cannot be found, built or used
     │   ├── DataError         a data set that is missing, damaged or unknown
     │   ├── StoreError        a store that cannot be opened, read or written
-    │   │   └── DamageError   a file of a store whose bytes are not those that were written
+    │   │   ├── CacheError    a cache of this machine that cannot be written
+    │   │   ├── DamageError   a file of a store whose bytes are not those that were written
     │   │   └── UnreachableError  one that does not answer: nothing is wrong with what was asked
     │   ├── CheckpointError   weights that are damaged or do not fit their network
     │   ├── QueryError        SQL or a table name that cannot be answered
