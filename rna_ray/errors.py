@@ -118,3 +118,13 @@ def unknown(what: str, given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {given!r}{hint} Known: {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error's type and first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rna_ray.errors import NetworkError
+from rna_ray.errors import NetworkError, sentence
 from rna_ray.networks import source
 from rna_ray.networks.build import Network
 from rna_ray.networks.paths import PathSpace, following, mode, random_layers
@@ -107,7 +107,7 @@ def _function(text: str, root: str, sha256: str) -> Any:
         imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         where = f"{file} cannot be imported on {platform.node()}"
-        raise NetworkError(f"network.import: {where}: {_said(error)}") from error
+        raise NetworkError(f"network.import: {where}: {sentence(error)}") from error
     if Path(imported.__file__ or "") != file:
         raise NetworkError(f"network.import: {module} is {imported.__file__} in this process already, not {file}")
     if not callable(function := getattr(imported, name, None)):
@@ -119,14 +119,15 @@ def _called(text: str, function: Any) -> Any:
     try:
         return function()
     except (Exception, SystemExit) as error:
-        raise NetworkError(f"network.import: {text}() did not return on {platform.node()}: {_said(error)}") from error
+        where = f"{text}() did not return on {platform.node()}"
+        raise NetworkError(f"network.import: {where}: {sentence(error)}") from error
 
 
 def _answer(network: Network, images: torch.Tensor, name: str) -> Any:
     try:
         return network(images)
     except Exception as error:
-        raise NetworkError(f"{name} cannot take images {tuple(images.shape)} in [0, 1]: {_said(error)}") from error
+        raise NetworkError(f"{name} cannot take images {tuple(images.shape)} in [0, 1]: {sentence(error)}") from error
 
 
 def _check_answer(answer: Any, examples: int, classes: int, name: str) -> None:
@@ -150,7 +151,3 @@ def _kind(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
     return f"an object of type {type(value).__name__}"
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

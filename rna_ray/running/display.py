@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rna_ray.errors import sentence
 from rna_ray.running import state as words
-from rna_ray.running.faults import sentence
 from rna_ray.running.state import State
 
 LINE_SECONDS = 60.0

@@ -17,7 +17,7 @@ from typing import Any
 
 import rna_ray
 from rna_ray import data
-from rna_ray.errors import DamageError, RnaRayError
+from rna_ray.errors import DamageError, RnaRayError, first_line
 from rna_ray.store import Store, layout, open_store
 
 LIBRARIES = (
@@ -73,7 +73,7 @@ def _looked(name: str, look: Callable[[], str], remedy: str, *, needed: bool) ->
     try:
         return Check(name=name, ok=True, found=look(), needed=needed)
     except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         return Check(name=name, ok=False, found=said, next=remedy, needed=needed)
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from rna_ray.errors import DataError, StoreError
+from rna_ray.errors import DataError, StoreError, first_line
 
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 _AWAY = tuple(
@@ -18,11 +18,6 @@ _AWAY = tuple(
 )  # fmt: skip
 _REMOTE = ("AWS Error", "google::cloud::Status")
 _ABSENT = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "NOT_FOUND")
-
-
-def sentence(error: BaseException) -> str:
-    """Return an error's type and first line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def outside(error: BaseException) -> str | None:
@@ -44,7 +39,7 @@ def outside(error: BaseException) -> str | None:
 
 def _both(error: BaseException, cause: BaseException) -> str:
     """Return what an error said, and its cause where the error does not say that itself."""
-    said, why = _first_line(error), _first_line(cause)
+    said, why = first_line(error), first_line(cause)
     return said if why in said else f"{said}: {why}"
 
 
@@ -60,7 +55,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(following))
         yield following
         following = following.__cause__ or following.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

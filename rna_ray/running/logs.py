@@ -22,8 +22,7 @@ from ray.exceptions import RayError
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from rich.console import Console
 
-from rna_ray.errors import SweepError
-from rna_ray.running.faults import sentence
+from rna_ray.errors import SweepError, sentence
 from rna_ray.running.tasks import Done
 from rna_ray.store import Store, layout
 from rna_ray.sweep.logging import Logging

@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rna_ray.errors import ResourceError, StoreError
+from rna_ray.errors import ResourceError, StoreError, sentence
 from rna_ray.running import slots
 from rna_ray.store import layout, open_store
 from rna_ray.sweep import yaml_file
@@ -161,9 +161,8 @@ class Sight:
         try:
             why = ray.get(reference)
         except RayTaskError as error:
-            why = (str(error.cause).splitlines() or [type(error.cause).__name__])[0]
             raise ResourceError(
-                f"{name} cannot run rna-ray: {type(error.cause).__name__}: {why}; install the same version "
+                f"{name} cannot run rna-ray: {sentence(error.cause)}; install the same version "
                 "on every node"
             ) from error
         except RayError:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray._private import ray_constants
 
-from rna_ray.errors import ResourceError
+from rna_ray.errors import ResourceError, first_line
 from rna_ray.networks.source import Source
 from rna_ray.running import own_code, slots
 from rna_ray.running.machines import Machines, Sight
@@ -62,7 +62,7 @@ def cluster(address: str, sources: Iterable[Source] = ()) -> Iterator[Machines]:
             else:
                 begin()
         except Exception as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+            why = first_line(error).rstrip(":")
             remedy = (
                 "try again, or use --address inline"
                 if local

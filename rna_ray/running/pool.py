@@ -17,10 +17,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rna_ray.errors import ResourceError, UserError
+from rna_ray.errors import ResourceError, UserError, sentence
 from rna_ray.running import own_code, slots
 from rna_ray.running.deaths import NODES_LOST, RETRIES, lost
-from rna_ray.running.faults import sentence
 from rna_ray.running.machines import Machines, Sight
 from rna_ray.running.progress import Progress
 from rna_ray.running.queue import Queue

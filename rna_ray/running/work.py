@@ -19,7 +19,7 @@ import torch
 
 from rna_ray import data
 from rna_ray.attacks.expectation import Forward
-from rna_ray.errors import OutOfMemory, StoreError
+from rna_ray.errors import OutOfMemory, StoreError, sentence
 from rna_ray.evaluation.certify import certify
 from rna_ray.evaluation.evaluate import evaluate, path_sharing
 from rna_ray.evaluation.knowledge import Knowledge
@@ -27,7 +27,7 @@ from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network
 from rna_ray.probes.probe import probe
 from rna_ray.running import inputs, memory, spawn
-from rna_ray.running.faults import outside, sentence
+from rna_ray.running.faults import outside
 from rna_ray.running.provenance import Started, provenance
 from rna_ray.running.tasks import TOGETHER_SECONDS, Done, Job
 from rna_ray.running.watch import GRACE_SECONDS, Watch, check_in, watching

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar, cast
 import pyarrow as pa
 from pyarrow import fs
 
-from rna_ray.errors import StoreError, UnreachableError
+from rna_ray.errors import StoreError, UnreachableError, first_line
 from rna_ray.store import layout
 from rna_ray.store.remote import NoAnswerError, Remote, tuned
 
@@ -251,7 +251,7 @@ def open_files(uri: str | os.PathLike[str]) -> Files:
         else:
             filesystem, root = fs.LocalFileSystem(), Path(text).expanduser().absolute().as_posix()
     except (pa.ArrowException, OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"cannot open the store {text!r}: {_first_line(error)}") from error
+        raise StoreError(f"cannot open the store {text!r}: {first_line(error)}") from error
     return Files(uri=text, filesystem=filesystem, root=PurePosixPath(root))
 
 
@@ -342,10 +342,6 @@ def _one_sentence(doing: str, path: str, passing: type[Exception] | tuple[()] = 
     except passing:
         raise
     except NoAnswerError as error:
-        raise UnreachableError(f"cannot {doing} {path}: {_first_line(error)}") from error
+        raise UnreachableError(f"cannot {doing} {path}: {first_line(error)}") from error
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot {doing} {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise StoreError(f"cannot {doing} {path}: {first_line(error)}") from error

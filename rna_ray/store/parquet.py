@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from rna_ray.errors import DamageError, StoreError
+from rna_ray.errors import DamageError, StoreError, first_line
 from rna_ray.store import layout, seal
 from rna_ray.store.files import Files, open_files
 from rna_ray.store.records import DETAILS, SCHEMA_VERSION, SCHEMAS, Views, conform, from_rows
@@ -190,7 +190,7 @@ class Store:
         try:
             yield data
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise DamageError(f"the store's file {self.files.full(path)} is damaged: {_first_line(error)}") from error
+            raise DamageError(f"the store's file {self.files.full(path)} is damaged: {first_line(error)}") from error
 
     def _write(self, path: PurePosixPath, table: pa.Table) -> None:
         self.files.write(path, seal.sealed(table)[0])
@@ -311,10 +311,6 @@ def rows_in(data: bytes) -> pa.Table:
     seal.digest(data)
     # By this thread alone: one of Arrow's that lets go of Python's bytes as the interpreter ends aborts the process.
     return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def open_store(uri: str | os.PathLike[str]) -> Store:

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from rna_ray.errors import first_line
+
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
@@ -118,10 +120,10 @@ def asked(question: Callable[[], Answer]) -> Answer:
                 raise
             tries, taken = tries + 1, time.monotonic() - started
             if taken + pause > PATIENCE_SECONDS:
-                said = f"no answer in {tries} tries over {taken:.0f} s, the last time: {_first_line(error)}"
+                said = f"no answer in {tries} tries over {taken:.0f} s, the last time: {first_line(error)}"
                 raise NoAnswerError(said) from error
             if tries == 1:
-                log.warning("%s; it is asked again for %.0f s", _first_line(error), PATIENCE_SECONDS)
+                log.warning("%s; it is asked again for %.0f s", first_line(error), PATIENCE_SECONDS)
         time.sleep(pause * _HASTE.uniform(0.5, 1.0))
         pause = min(2 * pause, _PAUSES[1])
 
@@ -178,7 +180,3 @@ class _Ranges(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from rna_ray.errors import StoreError
+from rna_ray.errors import StoreError, first_line
 from rna_ray.store import layout, packs, seal, weights
 from rna_ray.store.files import THREADS
 from rna_ray.store.footers import ends
@@ -176,7 +176,7 @@ def _rows(store: Store, path: PurePosixPath, info: fs.FileInfo) -> _Looked:
         _check_names(whole)
         return whole
     except (StoreError, OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         why = why if why.startswith("is ") else f"is damaged: {why}"
         return dataclasses.replace(looked, finding=dataclasses.replace(wrong, why=why))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import fs
 
-from rna_ray.errors import StoreError
+from rna_ray.errors import StoreError, first_line
 from rna_ray.store import packs
 from rna_ray.store.parquet import Store
 from rna_ray.store.records import DETAILS, RECORDS, SCHEMAS
@@ -58,7 +58,7 @@ def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
     try:
         return connect(store).execute(sql).fetchall()
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise StoreError(f"the rows of {store.uri} cannot be read: {why}; rna-ray verify says which file") from error
 
 

@@ -48,11 +48,6 @@ class Status:
         """The units that a run would do, the most urgent first, trains before what needs them."""
         return priorities.ordered(self.ready + self.waiting, self.priorities)
 
-    @property
-    def remaining(self) -> int:
-        """The estimated multiply-adds of what is to do."""
-        return sum(self.costs[unit.id] for unit in self.to_do)
-
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of units of each kind in each place: {"train": {"done": 2, …}, "evaluate": {…}}."""
         return {kind: {place: _count(getattr(self, place), kind) for place in PLACES} for kind in NAMES}

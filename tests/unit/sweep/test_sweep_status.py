@@ -20,7 +20,6 @@ def test_nothing_done(planned: Planned) -> None:
         "probe": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
         "certify": {"done": 0, "ready": 0, "waiting": 0, "failed": 0, "blocked": 0, "early": 0},
     }
-    assert status.remaining == sum(plan.costs.values())
     assert status.to_do == plan.units
 
 
@@ -39,13 +38,13 @@ def test_evaluations_are_ready_once_their_network_is_done(planned: Planned) -> N
     status = subtract(plan, {first.id}, {first.id: 2})  # it failed twice before it was done
     assert status.done == (first,)
     assert [unit.needs for unit in status.ready if unit.kind == "evaluate"] == [(first.id,)] * 2
-    assert status.remaining == sum(plan.costs.values()) - plan.costs[first.id]
+    assert status.to_do == plan.units[1:]
 
 
 def test_all_done(planned: Planned) -> None:
     plan = planned(TWO)
     status = subtract(plan, {unit.id for unit in plan.units}, {})
-    assert status.to_do == () and status.remaining == 0
+    assert status.to_do == () and status.done == plan.units
 
 
 @pytest.mark.parametrize(
