@@ -18,7 +18,7 @@ from typing import Any
 import rna_ray
 from rna_ray import data
 from rna_ray.errors import DamageError, RnaRayError, first_line
-from rna_ray.store import Store, layout, open_store
+from rna_ray.store import Store, layout, open_store, staging
 
 LIBRARIES = (
     "torch", "torchvision", "ray", "pyarrow", "duckdb", "scikit-learn", "torchattacks", "pyautoattack", "foolbox"
@@ -227,7 +227,10 @@ def _images(name: str, root: str | None, *, needed: bool) -> Check:
     look = info.files or info.digest
     assert look is not None
     try:
-        look(None if root is None else Path(root).expanduser(), False)
+        if root is not None and staging.remote(root):
+            staging.check(name, root)
+        else:
+            look(None if root is None else Path(root).expanduser(), False)
     except RnaRayError as error:
         return Check(name=f"data {name}", ok=False, found="not found", next=str(error), needed=needed)
     return Check(name=f"data {name}", ok=True, found=f"found{where or ', inside scikit-learn'}", needed=needed)

@@ -33,6 +33,11 @@ def folder(name: str, root: str | None) -> str | None:
     return str(cache.kept(_ROOM, _key(name, root, found), lambda target: _copy(name, files, found, target), stays=True))
 
 
+def check(name: str, root: str) -> None:
+    """Raise DataError where a data set is not complete in a remote folder: by its files' names, none is copied."""
+    _read(name, root, _listed(open_files(root)))
+
+
 def forget(name: str, root: str) -> None:
     """Remove this machine's copy, as it is damaged."""
     cache.forget(_ROOM, _key(name, root, _listed(open_files(root))))

@@ -16,6 +16,7 @@ from object_store import ObjectStore
 from rna_ray import data
 from rna_ray.data import mnist
 from rna_ray.errors import CheckpointError, DataError, SweepError
+from rna_ray.running import doctor
 from rna_ray.store import open_store, staging
 from rna_ray.store.files import Files, open_files
 from rna_ray.sweep.sections import Data
@@ -51,6 +52,14 @@ def test_a_remote_root_stays_as_it_is_written_and_nothing_is_fetched_into_it() -
     assert Data(name="mnist", root="s3://bucket/mnist").root == "s3://bucket/mnist"
     with pytest.raises((SweepError, ValueError), match="nothing is fetched into s3://bucket/mnist; leave it out"):
         Data(name="mnist", root="s3://bucket/mnist", download=True)
+
+
+@pytest.mark.slow
+def test_doctor_looks_into_a_bucket(images: Files, own_cache: Path) -> None:
+    found = doctor._images("mnist", images.uri, needed=True)
+    assert found.ok and found.found == f"found in {images.uri}" and not own_cache.exists()
+    lacking = doctor._images("cifar10", images.uri, needed=True)
+    assert not lacking.ok and lacking.next.startswith(f"no complete CIFAR-10 under {images.uri}")
 
 
 @pytest.mark.slow
