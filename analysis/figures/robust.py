@@ -99,7 +99,7 @@ def _as_they_are(bounded: Sequence[Cell], rows: Sequence[Row], facts: Mapping[in
         row = _point(cell, facts[cell.number]) | {"x": 0.0, "accuracy": cell.natural_accuracy}
         if _key(row) not in held:
             held.add(_key(row))
-            yield row | _ends(row)
+            yield row | _ends(row, cell)
 
 
 def _smallest(
@@ -120,11 +120,14 @@ def _smallest(
         for point in query.answer(connection, sql("figures/within"), asked).to_pylist():
             number = point.pop("number")
             line = _line(those[number], facts[number]) | {"eps_space": PIXEL, "smallest": True}
-            found.append(line | point | _ends(point))
+            found.append(line | point | _ends(point, those[number]))
     return found
 
 
-def _ends(row: Row) -> dict[str, float]:
+def _ends(row: Row, cell: Cell) -> dict[str, float | None]:
+    """Return the interval of an accuracy that is no cell's own; none where images of a batch hang together."""
+    if cell.shared:
+        return {"low": None, "high": None}
     low, high = mean_interval(row["accuracy"], row["n"])
     return {"low": round(low, 12), "high": round(high, 12)}
 
@@ -193,8 +196,9 @@ def _legend(looks: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Any]:
 
 def _draw_line(axes: Axes, rows: Sequence[Row], look: Mapping[str, Any], aside: float) -> None:
     xs, ys = [row["x"] + aside for row in rows], [100 * row["accuracy"] for row in rows]
-    below = [100 * (row["accuracy"] - row["low"]) for row in rows]
-    above = [100 * (row["high"] - row["accuracy"]) for row in rows]
+    ends = [(row["accuracy"], row["accuracy"]) if row["low"] is None else (row["low"], row["high"]) for row in rows]
+    below = [y - 100 * low for y, (low, _) in zip(ys, ends, strict=True)]
+    above = [100 * high - y for y, (_, high) in zip(ys, ends, strict=True)]
     axes.errorbar(xs, ys, (below, above), elinewidth=0.8, clip_on=False, **look)
 
 
@@ -206,5 +210,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
             f"{', '.join(smallest)}: searches for the smallest {BALLS['l2']} perturbation; an image counts as attacked "
             "where that is within the size"
         )
+    if any(row["low"] is None for row in rows):
+        yield "no bar: images of a batch hang together, and how much is not known there"
     if any(row["source"] for row in rows):
         yield "dashed: crafted on another network, and what was known is of that network's draws"

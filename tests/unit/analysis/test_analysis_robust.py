@@ -96,6 +96,18 @@ def test_on_one_path_a_knowledge_is_drawn_once(book: Any) -> None:
     assert [row["knowledge"] for row in rows_of(book.close(), "stn-figure2")] == ["transfer", "transfer"]
 
 
+def test_where_images_of_a_batch_hang_together_a_point_that_is_no_cell_s_has_no_bar(book: Any, tmp_path: Path) -> None:
+    net = book.trained("RN", norm="RN", objective="natural", **NET | MNIST)
+    where = {"network_id": net, "eps_255": 51.0, "threat": "l2", "called": "pgd", "batch_statistics": True, **MNIST}
+    book.cell("RN", "pgd-40", "fixed", [[1, 0] * 10], batch=10, **where)
+    store = book.close()
+    clean, attacked = rows_of(store, "stn-figure3")
+    assert (clean["x"], clean["low"], clean["high"]) == (0.0, None, None)
+    assert attacked["low"] is not None
+    _, svg, _ = figures.figure(connect(store), "stn-figure3", tmp_path, "s")
+    assert "no bar: images of a batch hang together" in svg.read_text(encoding="utf-8")
+
+
 def test_two_accuracies_at_one_size_of_a_line_are_refused(book: Any) -> None:
     net = book.trained("BN", norm="BN", objective="natural", **NET | MNIST)
     for step in (1, 2):
