@@ -163,6 +163,12 @@ def ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: Sequenc
     return list(_ablation(connection, sweep, tuple(answers)))
 
 
+_UNEVEN = """
+SELECT coalesce(bool_or(fewest < most), false)
+FROM (SELECT min(seeds) AS fewest, max(seeds) AS most FROM by_example GROUP BY cell, answer)
+"""
+
+
 @lru_cache(maxsize=1)  # of one: no more than the connection keeps
 def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[str, ...]) -> tuple[Cell, ...]:
     try:
@@ -172,6 +178,8 @@ def _ablation(connection: duckdb.DuckDBPyConnection, sweep: str, answers: tuple[
         for one in dict.fromkeys(("expected", *answers)):  # the first says what was learned, whatever the answer
             connection.execute("SET VARIABLE answer = $answer", {"answer": one})
             connection.execute(sql("means"))
+            if connection.execute(_UNEVEN).fetchall() != [(False,)]:
+                connection.execute(sql("uneven"))
         needed = (("shared", "shared AND 'expected' IN getvariable('answers')"), ("distances", "unbounded"))
         for query, of in needed:
             if connection.execute(f"SELECT bool_or({of}) FROM units").fetchall() == [(True,)]:

@@ -24,7 +24,7 @@ __all__ = [
 
 _PARTS = (
     "ablation", "audit", "certificates", "certifications", "differences", "distances", "means", "promised", "scores",
-    "shared", "stopped", "trained",
+    "shared", "stopped", "trained", "uneven",
 )  # fmt: skip
 """Queries that are no table by themselves."""
 _WITHOUT_ROWS = {

@@ -1,7 +1,7 @@
 -- What the table of a sweep and its comparisons are computed from, kept for the connection: asked (the cells of sweep
 -- $sweep), units (those of them that are done), blocks (which images hang together), and scores('expected' or 'vote' or
 -- 'worst'), one row a cell, seed and example, read from the store each time that it is asked for. What is computed of them
--- is for means.sql, shared.sql and distances.sql to fill in.
+-- is for means.sql, uneven.sql, shared.sql and distances.sql to fill in.
 CREATE OR REPLACE TEMP MACRO tied(counts, correct) AS
     CASE WHEN correct < list_max(counts) THEN 0 ELSE 1 / len(list_filter(counts, lambda held: held = correct)) END;
 -- Majority vote: a tie of k classes that includes the true one counts 1/k.
