@@ -36,17 +36,7 @@ WITH found AS (
 ), means AS (
     -- Rounded, because threads add up in any order: else the same rows give another last digit.
     SELECT sweep, variant, attack, knowledge, eps_space, count(*) AS n, round(avg(score), 12) AS accuracy,
-        round(avg(clean), 12) AS natural_accuracy,
-        round(avg(linf_1), 12) AS linf_1,
-        round(avg(linf_2), 12) AS linf_2,
-        round(avg(linf_4), 12) AS linf_4,
-        round(avg(linf_8), 12) AS linf_8,
-        round(avg(linf_16), 12) AS linf_16,
-        round(avg(linf_32), 12) AS linf_32,
-        round(avg(l2_0_25), 12) AS l2_0_25,
-        round(avg(l2_0_5), 12) AS l2_0_5,
-        round(avg(l2_1), 12) AS l2_1,
-        round(avg(l2_2), 12) AS l2_2
+        round(avg(clean), 12) AS natural_accuracy, round(avg(COLUMNS('^(linf|l2)_')), 12) AS '\0'
     FROM by_example GROUP BY ALL
 ), wilson AS (  -- as in analysis/statistics.py
     SELECT *, 1.959963984540054 ** 2 AS z2, (accuracy + z2 / (2 * n)) / (1 + z2 / n) AS centre,

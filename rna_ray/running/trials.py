@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 # Before Tune is imported: its own reporters and per-trial log files give way to our progress and our store.
@@ -184,6 +185,12 @@ class _Events:
 _EVENTS: dict[str, _Events] = {}
 
 
+def _tell(key: str, event: Callable[..., None], *arguments: Any) -> None:
+    """Hand an event on to the run of a key, as long as it lasts."""
+    if key in _EVENTS:
+        _EVENTS[key].take(event, *arguments)
+
+
 class _Stop(tune.Stopper):
     """Ends a trial that is behind in its race; and all once the run is to stop, and those that ran have left.
 
@@ -211,29 +218,25 @@ class _Watcher(tune.Callback):
         self.key = os.urandom(8).hex()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self.key in _EVENTS:
-            _EVENTS[self.key].take(_Events.step, trials)
+        _tell(self.key, _Events.step, trials)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.key in _EVENTS:
-            _EVENTS[self.key].take(_Events.begun, trial.config["job"])
+        _tell(self.key, _Events.begun, trial.config["job"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if self.key in _EVENTS and "row" in result and "ended" not in result:
-            _EVENTS[self.key].take(_Events.epoch, trial.config["job"], result["row"])
+        if "row" in result and "ended" not in result:
+            _tell(self.key, _Events.epoch, trial.config["job"], result["row"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.key in _EVENTS and "ended" in trial.last_result:
-            _EVENTS[self.key].take(_Events.completed, trial.last_result["ended"])
-        elif self.key in _EVENTS:
-            _EVENTS[self.key].take(_Events.left, trial.config["job"])
+        if "ended" in trial.last_result:
+            _tell(self.key, _Events.completed, trial.last_result["ended"])
+        else:
+            _tell(self.key, _Events.left, trial.config["job"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.key in _EVENTS:
-            _EVENTS[self.key].take(_Events.recovered, trial)
+        _tell(self.key, _Events.recovered, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.key in _EVENTS:
-            _EVENTS[self.key].take(_Events.lost, trial.config["job"], trial.last_result.get("node"))
+        _tell(self.key, _Events.lost, trial.config["job"], trial.last_result.get("node"))
