@@ -117,7 +117,12 @@ class Checkpoints:
         return weights.made_by(self.store, self.unit_id)
 
     def keep_only(self, digests: Collection[str]) -> None:
-        """Remove the weights with other SHA-256s than these, which earlier and other attempts left behind."""
+        """Remove the weights with other SHA-256s than these, which earlier and other attempts left behind.
+
+        Not from an object store, where the record of another attempt may still take the place of the one that is there.
+        """
+        if not self.store.files.local:
+            return
         for name in self.store.files.names(layout.CHECKPOINTS / self.unit_id):
             if (said := layout.weights_name(name)) and not any(digest.startswith(said[1]) for digest in digests):
                 self.store.files.remove(layout.CHECKPOINTS / self.unit_id / name)
