@@ -23,7 +23,7 @@ WITH trained AS (
         count(DISTINCT axes) FILTER (list_has_any(needs, networks)) AS stopped_early,
         count(DISTINCT axes) FILTER (diverged) AS diverged,
         max(draws) AS draws, any_value(eps_255) AS eps_255,
-        any_value((attack_settings->>'step_255')::DOUBLE) AS step_255, any_value(eps_space) AS eps_space,
+        any_value(TRY_CAST(regexp_extract(attack_settings, '"step_255": ?([0-9.eE+-]+)', 1) AS DOUBLE)) AS step_255, any_value(eps_space) AS eps_space,
         any_value(threat) AS threat, any_value(attack_mode) AS attack_mode, any_value(data) AS data, any_value(classes) AS classes, any_value(checkpoint) AS checkpoint,
         bool_or(path_sharing <> 'example') AS shared_paths, bool_or(path_sharing = 'attack') AS regrouped,
         max(batch) FILTER (coalesce(batch_statistics, eval_mode <> 'eval')) AS batch_statistics,

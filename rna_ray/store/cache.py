@@ -96,11 +96,11 @@ _STAYS: dict[Path, int] = {}
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:
     limit = limit_bytes()
+    _tidy(path)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         make(beside)
         size = _size(beside)
-        _tidy()
         _give_way(limit - size)
         os.rename(beside, path)
         _lock(path).write_text(str(size), "ascii")
@@ -109,10 +109,14 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         raise
 
 
-def _tidy() -> None:
-    """Remove what processes left that were killed while they made something."""
+def _tidy(mine: Path) -> None:
+    """Remove what processes left that were killed while they made something; `mine` is made by nobody but this one."""
     for left in [left for room in ROOMS for left in (folder() / room).glob(".*.tmp")]:
-        making = left.with_name(f"{left.name.rsplit('.', 2)[0]}.making")
+        hidden = left.name.rsplit(".", 2)[0]
+        if left.with_name(hidden.removeprefix(".")) == mine:
+            _remove(left)
+            continue
+        making = left.with_name(f"{hidden}.making")
         with _alone(making, wait=False) as got:
             if got:
                 _remove(left)

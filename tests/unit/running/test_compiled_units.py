@@ -55,7 +55,7 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             ignored = shutil.ignore_patterns("examples", "evaluations", "certificates", "certifications")
             shutil.copytree(folder / "eager", folder / name, ignore=ignored)
         store = open_store(folder / name)
-        with mock.patch.object(inputs, "compiles", lambda job, settings, name=name: name != "eager"):
+        with mock.patch.object(inputs, "compiles", lambda *given, name=name: name != "eager"):
             ended = run(planned, store, address="inline", console=Console(quiet=True))
         assert not ended.failures
         rows = [*store.read("evaluations").to_pylist(), *store.read("certifications").to_pylist()]
