@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from rna_ray.analysis import query
-from rna_ray.analysis.cells import BALLS, Cell, ablation, sql
+from rna_ray.analysis.cells import BALLS, Cell, ablation, length, sql
 from rna_ray.analysis.figures import style
 from rna_ray.analysis.figures.setting import (
     OVER,
@@ -116,6 +117,7 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
     cells = [cell for cell in cells if against.x(cell, about[cell.number]) is not None]
     over, ends = interval_of(cells)
     rows = [_point(against, cell, about[cell.number]) | ends(cell) | {"over": over} for cell in cells]
+    rows = list(_told_apart(against, rows))
     for attack in dict.fromkeys(row["attack"] for row in rows):
         if len(spaces := {row["eps_space"] for row in rows if row["attack"] == attack}) > 1:
             both = " and ".join(sorted(spaces))
@@ -125,6 +127,20 @@ def tabulate(against: Against, connection: duckdb.DuckDBPyConnection, sweep: str
         raise FigureError(f"radii in {both} space have no axis in common; give them sweeps of their own")
     refuse_repeats((f"{row['attack']} of {row['line']} ({row['training']})", row["x"]) for row in rows)
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["x"]), SCHEMA)
+
+
+def _told_apart(against: Against, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Yield the points, in panels that say radius and batch where one line would have two points at one place."""
+    places = Counter((row["training"], row["attack"], row["line"], row["x"]) for row in rows)
+    repeated = {attack for (_, attack, _, _), times in places.items() if times > 1}
+    for row in rows:
+        alike = [other for other in rows if other["attack"] == row["attack"]] if row["attack"] in repeated else []
+        said = [row["attack"]]
+        if against is not RADIUS and len({other["eps_255"] for other in alike}) > 1:
+            said.append(f"ε = {length(row['eps_255'], row['eps_space'])}")
+        if against is not BATCH and len({other["batch"] for other in alike}) > 1:
+            said.append(f"batches of {row['batch']}")
+        yield {**row, "attack": ", ".join(said)}
 
 
 def _point(against: Against, cell: Cell, facts: Row) -> dict[str, Any]:

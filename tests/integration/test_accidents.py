@@ -84,7 +84,8 @@ def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(
     ended = driver.ended()
     assert (ended.code, ended.out) == (130, "") and "Traceback" not in ended.err
     assert ended.err.splitlines()[-1].startswith("stopped; what is finished is kept")
-    assert ended.err.endswith(f"rna-ray resume small --store {store}\n")
+    where = " --address inline" if address == "inline" else ""
+    assert ended.err.endswith(f"rna-ray resume small --store {store}{where}\n")
     before, left = epochs_behind(store)[unit], Checkpoints(open_store(store), unit).resume()
     assert left is not None and left[1]["position"]["step"] > 0  # it left within an epoch, with all that it had done
     assert drivers.all_of(open_store(store)) == [] and not open_store(store).failures()
@@ -140,7 +141,8 @@ def test_a_full_disk_ends_the_run_and_is_no_fault_of_a_unit(
     assert ended.stdout.split() == ["1", "0", "0"]  # exit status; no failure recorded; no driver left behind
     (last,) = (line for line in said.read_text().splitlines() if line.startswith("rna-ray: "))
     assert last.startswith("rna-ray: cannot write ") and "No space left on device; what is finished is kept" in last
-    assert last.endswith(f"and this goes on: rna-ray resume small --store {store}") and "Traceback" not in last
+    goes_on = f"rna-ray resume small --store {store} --address inline"
+    assert last.endswith(f"and this goes on: {goes_on}") and "Traceback" not in last
     assert differences(reference, open_store(copy)) == []
 
 

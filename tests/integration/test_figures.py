@@ -74,7 +74,9 @@ HOLDS = {
     "robustnorm-figure1": {"variant": {"BN"}},
     "robustnorm-figure2": {"variant": {"BN", "RN"}, "over": {"images"}, "n": {20}},
     "robustnorm-figure4": {"line": {"BN", "RN"}, "x": {4.0, 8.0}, "attack": {"pgd-1"}, "n": {20}},
-    "robustnorm-figure5": {"line": {"BN", "RN"}, "x": {10.0, 20.0}, "attack": {"natural", "pgd-1"}},
+    "robustnorm-figure5": {
+        "line": {"BN", "RN"}, "x": {10.0, 20.0}, "attack": {"natural", "pgd-1, ε = 4/255", "pgd-1, ε = 8/255"}
+    },
     "robustnorm-figure6": {"line": {"BN", "RN"}, "x": {4.0, 8.0}},
     "robustnorm-figure7": {"variant": {"BN", "RN"}},
     "robustnorm-figure9": {"variant": {"BN", "RN"}, "x": {-1.0, 0.0, 1.0}},
