@@ -39,8 +39,8 @@ SCHEMA = pa.schema(
     }
 )
 LINE = ("data", "threat", "eps_space", "variant", "attack", "knowledge")
-_LINE_CALLED = "{attack}@{knowledge} of {variant} ({threat}, {eps_space}, {data})"
 """What the points of a line have in common; the first three are its panel's."""
+_LINE_CALLED = "{attack}@{knowledge} of {variant} ({threat}, {eps_space}, {data})"
 POINTS = 20
 """The sizes at which attacks without a radius are drawn, where no attack of a radius is beside them."""
 _ASIDE = 0.006

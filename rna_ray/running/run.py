@@ -117,7 +117,7 @@ def _run(
             progress = _inline(ledger, found.tasks, stop, at_work, races)
         else:
             progress = _on_ray(ledger, found.tasks, stop, at_work, machines or _ray(plan, address, held), races, say)
-    if stop.asked and standing(plan, store, "none", look=False).to_do:
+    if stop.asked and not _ended(plan, store):
         if stop.reason is None:
             raise KeyboardInterrupt
         raise RunStopped(stop.reason)
@@ -125,6 +125,13 @@ def _run(
         status=standing(plan, store, "none"), ran=sum(progress.done.values()), failures=tuple(progress.failures),
         seconds=time.perf_counter() - started, seconds_computed=progress.seconds_computed,
     )
+
+
+def _ended(plan: Plan, store: Store) -> bool:
+    """Return whether nothing is left of a run that was asked to stop, as far as the store tells."""
+    with contextlib.suppress(StoreError):  # it may be what the run was stopped for
+        return not standing(plan, store, "none", look=False).to_do
+    return False
 
 
 _DROPPED = (

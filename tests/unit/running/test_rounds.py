@@ -20,9 +20,9 @@ import pytest
 from rich.console import Console
 
 from rna_ray import show
-from rna_ray.errors import SweepError
+from rna_ray.errors import SweepError, UnreachableError
 from rna_ray.running import rounds
-from rna_ray.running.run import Summary, run
+from rna_ray.running.run import Summary, _ended, run
 from rna_ray.store import Store, open_store
 from rna_ray.store.records import SCHEMAS, from_rows
 from rna_ray.sweep import spec as specs
@@ -167,6 +167,21 @@ def test_what_failed_is_tried_again_by_the_first_round_alone(
     monkeypatch.setattr("rna_ray.running.run._run", did)
     run(plan(load()), store, address="inline", retry="all", console=Console())
     assert tried == ["all", "none", "none"]
+
+
+def test_a_run_that_was_stopped_has_ended_only_where_the_store_says_so(
+    load: Load, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(load("evaluation=[]"))
+    assert not _ended(planned, store)
+    finish(planned, store, far)
+    assert _ended(planned, store)
+
+    def silent(self: Store, record: str) -> set[str]:
+        raise UnreachableError("cannot list trials: timeout")
+
+    monkeypatch.setattr(Store, "done", silent)
+    assert not _ended(planned, store)  # so that it says why it was stopped, and how to go on
 
 
 def test_a_small_space_ends_once_all_of_it_was_tried(load: Load, store: Store) -> None:
