@@ -259,6 +259,10 @@ class NoNorm(Member):
         return torch.zeros_like(moments.mean), torch.ones_like(moments.mean)
 
 
+def _learns(member: Member) -> bool:
+    return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in member.parameters())
+
+
 def _there(values: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
     """Return the values that are there."""
     return {name: value for name, value in values.items() if value is not None}
@@ -304,11 +308,18 @@ class Norm(nn.Module):
         return self._mixture(x, members, self.path)
 
     def _apart(self, x: torch.Tensor, members: list[Member], path_N: torch.Tensor) -> torch.Tensor:
-        """Return a batch whose examples answer each for itself: those of one member together."""
+        """Return a batch whose examples answer each for itself: those of one member together.
+
+        A member that no example takes answers none of them, so that its parameters have a gradient, of zeros, as they
+        have in `_mixture`: an optimizer then does the same everywhere, and so do workers with other slices of a batch.
+        """
         order = path_N.argsort(stable=True)
         back = order.argsort()
         parts = kernels.permuted(x, order, back).split(path_N.bincount(minlength=len(members)).tolist())
-        answers = [self._whole(part, member) for part, member in zip(parts, members, strict=True) if len(part)]
+        answers = [
+            self._whole(part, member) for part, member in zip(parts, members, strict=True)
+            if len(part) or _learns(member)
+        ]
         return kernels.permuted(torch.cat(answers), back, order)
 
     def _whole(self, x: torch.Tensor, member: Member) -> torch.Tensor:

@@ -103,6 +103,20 @@ def test_a_layer_cast_to_bfloat16_trains() -> None:
     assert all(member.running_mean.dtype is torch.bfloat16 for member in batch_members(layer))
 
 
+@pytest.mark.parametrize("space", ["GN[1-8]", "LN+IN(affine=false)+none", SPACE, "RN(track=true)+RN(p=1)+GN[2]"])
+def test_a_member_that_no_example_takes_has_a_gradient_of_zeros(space: str) -> None:
+    """An optimizer leaves a parameter without one alone, its weight decay too, and workers would have none to sum."""
+    layer = norm(space)
+    run(layer, images(), torch.zeros(EXAMPLES, dtype=torch.int64))  # statistics for evaluation
+    for one in (layer.eval(), layer.train()):
+        one.zero_grad(set_to_none=True)
+        one.path = torch.zeros(EXAMPLES, dtype=torch.int64)
+        one(images(1)).square().sum().backward()
+        for index, member in enumerate(one.members):
+            for parameter in member.parameters():
+                assert parameter.grad is not None and parameter.grad.any() == (index == 0)
+
+
 def test_in_evaluation_each_example_equals_itself_alone() -> None:
     layer = norm(SPACE)
     run(layer, images(1, examples=len(MIXED)), MIXED)

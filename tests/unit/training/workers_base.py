@@ -20,6 +20,7 @@ from rna_ray.training.workers import Workers
 UNEVEN = {"batch": 33, "epochs": 2, "attack_mode": "train"}
 CASES: dict[str, dict[str, Any]] = {
     "GN[2]+IN": {"norm": "GN[2]+IN", "epochs": 2},
+    "GN[1-8] members that a slice leaves out": {"norm": "GN[1-8]", "epochs": 1, "batch": 8},
     "BN": {"norm": "BN", "epochs": 2},
     "BN+IN": {"norm": "BN+IN", **UNEVEN},
     "BGN[2]+GN[2] per batch": {"norm": "BGN[2]+GN[2]", "paths": "batch", "epochs": 2},
