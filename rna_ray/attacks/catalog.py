@@ -273,7 +273,13 @@ _RECORDS = (
         "unless they are inset.",
         options=(
             Option(name="c", default=1e-4, about="The weight of misclassification against the perturbation's size."),
-            Option(name="kappa", default=0.0, above=False, about="The margin by which the wrong class must win."),
+            Option(
+                name="kappa",
+                default=0.0,
+                above=False,
+                about="How far below 0 the margin still counts as a loss, so that the search goes on; of all images on "
+                "the way the shortest misclassified one is kept, by whatever margin, as torchattacks does.",
+            ),
             _steps(1000),
             Option(name="lr", default=0.01, about="The learning rate of the optimisation."),
             Option(
@@ -292,8 +298,8 @@ _RECORDS = (
                 later=True,
                 labelled=True,
                 about="Of several draws a step: the margin of the logarithm of their mean prediction, or the mean of "
-                "the draws' margins, which is the expected margin of the STN paper (Section 6.2); cut off at -kappa "
-                "after the mean. Of one draw both are its own margin.",
+                "the draws' margins, which is the expected margin of the STN paper (Section 6.2); cut off at 0 "
+                "after the mean, whatever kappa. Of one draw both are its own margin.",
             ),
         ),
         bounded=False,

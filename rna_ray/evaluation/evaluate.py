@@ -23,6 +23,9 @@ from rna_ray.randomness import Randomness
 Settings = Mapping[str, Any]
 Sharing = Literal["example", "batch", "attack"]
 
+MOST_COUNTED = 2**15 - 1
+"""The most gradients of zero that a row tells of: as many as its column holds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
@@ -167,7 +170,7 @@ def _rows(defences: list[Defence], outcomes: list[Outcome], batch: Batch) -> dic
         "l2": torch.stack([outcome.l2 for outcome in outcomes]).mean(0),
     }
     if (zero := [one.zero_gradients for one in outcomes if one.zero_gradients is not None]):
-        columns["zero_gradients"] = torch.stack(zero).sum(0)
+        columns["zero_gradients"] = torch.stack(zero).sum(0).clamp(max=MOST_COUNTED)
     rows = {name: values[: batch.real].cpu().tolist() for name, values in columns.items()}
     if "zero_gradients" in rows:
         rows["zero_gradients"] = [None if count < 0 else count for count in rows["zero_gradients"]]

@@ -16,11 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from rna_ray.attacks.base import Ball
 from rna_ray.evaluation.batches import Batch
-from rna_ray.probes.derivatives import AtInput, Classifier, along, at_input, directed
+from rna_ray.probes.derivatives import AtInput, Classifier, along, at_input, directed, gradient
 from rna_ray.probes.subject import Rows, Subject
 
 
@@ -84,11 +83,11 @@ def theorem(
     measures, gradients = {"label": y, "target": target}, []
     for side, classify in (("a", a), ("b", b)):
         true, aimed = at_input(classify, x, y), at_input(classify, x, target)
-        gradients.append(true.gradient.flatten(1))
+        gradients.append(directed(true.gradient.double()).flatten(1))
         found = _derivatives("", true) | _derivatives("target_", aimed)
         found |= {"prediction": _predict(classify, x), "adversarial_prediction": _predict(classify, attacked)}
         measures |= {f"{name}_{side}": value for name, value in found.items()}
-    return measures | {"cosine": F.cosine_similarity(*gradients)}
+    return measures | {"cosine": (gradients[0] * gradients[1]).sum(1)}
 
 
 @torch.no_grad()
@@ -101,9 +100,7 @@ def targeted(classify: Classifier, x: torch.Tensor, target: torch.Tensor, descen
     """Return images (N, C, H, W) within ℓ2 eps and [0, 1], moved down the loss on the target (N,)."""
     ball, x_adv = Ball("l2", descent.eps), x
     for _ in range(descent.steps):
-        x_adv = x_adv.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(classify(x_adv), target, reduction="sum"), x_adv)
-        x_adv = ball.project(x_adv.detach() - descent.step * directed(gradient), x)
+        x_adv = ball.project(x_adv - descent.step * directed(gradient(classify, x_adv, target)), x)
     return x_adv
 
 

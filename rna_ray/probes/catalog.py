@@ -225,7 +225,8 @@ _RECORDS = (
                 name="between",
                 default="networks",
                 choices=("networks", "members"),
-                about="Whose gradients: two networks', on one draw each, or those along two members of one network.",
+                about="Whose gradients: two networks', on one draw each, the same where their spaces are, or those "
+                "along two members of one network.",
             ),
         ),
         scope=lambda settings: "unordered pair" if settings["between"] == "networks" else "network",

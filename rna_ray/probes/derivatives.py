@@ -56,6 +56,12 @@ def at_input(classify: Classifier, x: torch.Tensor, y: torch.Tensor) -> AtInput:
     return AtInput(loss.detach(), gradient.detach(), quadratic(gradient, x, direction, keep=False))
 
 
+def gradient(classify: Classifier, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the gradient (N, C, H, W) of each image's cross-entropy on its class y (N,)."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(F.cross_entropy(classify(x), y, reduction="sum"), x)[0]
+
+
 def quadratic(gradient: torch.Tensor, at: torch.Tensor, direction: torch.Tensor, *, keep: bool = True) -> torch.Tensor:
     """Return dᵀHd (N,) for each image, from its gradient, differentiable, at a tensor and a constant direction d."""
     (product,) = torch.autograd.grad((gradient * direction).sum(), at, retain_graph=keep)

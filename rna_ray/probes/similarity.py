@@ -21,7 +21,10 @@ from rna_ray.probes.subject import Rows, Subject
 
 
 def measure(settings: Mapping[str, Any], subjects: Sequence[Subject], batch: Batch) -> Rows:
-    """Compare two networks along one draw each, or every two members of one network, each taken at every layer."""
+    """Compare two networks along one draw each, or every two members of one network, each taken at every layer.
+
+    Two random networks of the same space take the same draw, so that what differs is the weights alone.
+    """
     if len(subjects) == 2:
         source, target = (_gradient(subject.drawn(batch), batch) for subject in subjects)
         return Rows(measures=_rows(source, target, batch))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from rna_ray.attacks.expectation import IMAGES_A_PASS
 from rna_ray.evaluation.batches import Batch
 from rna_ray.networks.build import Network
-from rna_ray.probes.derivatives import along, at_input
+from rna_ray.probes.derivatives import along, gradient
 from rna_ray.probes.subject import Rows, Subject
 from rna_ray.randomness import Randomness
 
@@ -70,7 +70,7 @@ def directions(
 
     The random one is drawn as ±1 in each pixel, then made orthogonal to the first by subtracting its part along it.
     """
-    sign = at_input(along(network, path_NL), x, y).gradient.sign()
+    sign = gradient(along(network, path_NL), x, y).sign()
     coin = random.integers("surface/direction", examples, [2] * x[0].numel())
     other = (2 * coin - 1).view(x.shape).to(x)
     length = _dot(sign, sign)
