@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import duckdb
@@ -72,6 +73,8 @@ def reason(error: Exception) -> str | None:
     """Return which file of the store is damaged and what to do, where that is why a query failed; else None."""
     again = "rna-ray verify --remove takes it out, and resume does again what is missing then"
     if found := _DAMAGED.search(str(error)):
+        if "plans" in PurePosixPath(found[1]).parts:
+            again = "rna-ray run with the sweep's file writes its plan again"
         return f"the store's file {found[1]} is damaged: {again}"
     if (found := _UNREADABLE.search(str(error))) and not _OUTSIDE.search(found[2]):
         return f"a file of the store's view {found[1]} is damaged ({' '.join(found[2].split())}): {again}"

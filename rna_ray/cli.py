@@ -98,7 +98,10 @@ def resume(
     from rna_ray.sweep import plan, spec
 
     opened = _existing(store)
-    rows = opened.read_file("plans", _sweep(opened, sweep)).to_pylist()
+    try:
+        rows = opened.read_file("plans", _sweep(opened, sweep)).to_pylist()
+    except DamageError as error:
+        raise StoreError(f"{error}; rna-ray run with the sweep's file writes its plan again") from error
     planned = plan.plan(spec.from_json(rows[0]["spec"]))
     _run(planned, opened, address, retry, as_json, max_hours, max_gpu_hours, events)
 
@@ -112,12 +115,12 @@ def plan(
     Example: rna-ray plan sweeps/quickstart.yaml
     """
     from rna_ray import show
+    from rna_ray.running import lost
     from rna_ray.sweep import throughput
-    from rna_ray.sweep.status import standing
 
     opened = _open(store)
     planned = _plan(sweep, sets, preset, opened)
-    stands = standing(planned, opened)
+    stands = lost.standing(planned, opened)
     document = show.plan(planned, stands, throughput.measured(opened) if stands.to_do else ())
     _say(document, show.plan_text(document), as_json)
 
@@ -500,6 +503,10 @@ def _version(
         raise typer.Exit
 
 
+_OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""What is wrong with a path that was given, and not with what rna-ray does there."""
+
+
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence on stderr and exit status 2."""
     try:
@@ -511,10 +518,12 @@ def main() -> None:
     except BrokenPipeError:  # as in `rna-ray query … | head`
         sys.stderr.close()
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left to write would not fit either
+            sys.exit(_sentence(f"cannot write {error.filename or 'the answer'}: {error.strerror}", 2))
+        if error.errno not in _OF_THE_PLACE or not error.filename:
             raise
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left to write would not fit either
-        sys.exit(_sentence(f"cannot write {error.filename or 'the answer'}: {error.strerror}", 2))
+        sys.exit(_sentence(f"cannot use {error.filename}: {error.strerror}", 2))
 
 
 def _sentence(error: Exception | str, code: int) -> int:
@@ -578,10 +587,10 @@ def _sweep(store: Store, name: str | None) -> str:
         name = Path(name).stem
     if name in names:
         return name
-    if name is not None:
-        raise StoreError(unknown(f"sweep of {store.uri}:", name, names))
     if not names:
         raise StoreError(f"{store.uri} knows no sweep yet: rna-ray run SWEEP.yaml")
+    if name is not None:
+        raise StoreError(unknown(f"sweep of {store.uri}:", name, names))
     if len(names) != 1:
         raise StoreError(f"{store.uri} knows {len(names)} sweeps ({', '.join(names)}): name one")
     return names[0]

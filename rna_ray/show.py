@@ -158,7 +158,7 @@ def plan_text(document: Document) -> str:
         urgent = _urgent([trial["priority"]])
         probes = f", {trial['probes']} probe units" if trial["probes"] else ""
         certifications = f", {trial['certifications']} certification units" if trial["certifications"] else ""
-        units = f"{trial['evaluations']} evaluation units{probes}{certifications}"
+        units = f"{trial['evaluations']} evaluation unit{'s' * (trial['evaluations'] != 1)}{probes}{certifications}"
         variants = " = ".join(dict.fromkeys([trial["variant"], *trial["also"]]))
         lines.append(f"  {mark}  {trial['unit'][:12]}  {variants}{seed}  ({units}){urgent}")
     for column in document["evaluations"]:
@@ -341,12 +341,16 @@ def verified_text(document: Document, uri: str) -> str:
 
 def _mended(document: Document, uri: str) -> str:
     sweeps = sorted({sweep for one in document["damaged"] for sweep in one["sweeps"]})
-    at = f"--store {shlex.quote(uri)}"
-    again = " and ".join(f"rna-ray resume {sweep} {at}" for sweep in sweeps) or "running their sweeps"
-    if all(one["file"].startswith("packs/") for one in document["damaged"]):
-        again = f"rna-ray compact {at}"
+    folders = {one["file"].partition("/")[0] for one in document["damaged"]}
+    at, ways = f"--store {shlex.quote(uri)}", []
+    if folders - {"plans"}:
+        again = " and ".join(f"rna-ray resume {sweep} {at}" for sweep in sweeps) or "running their sweeps"
+        again = f"rna-ray compact {at}" if folders == {"packs"} else again
+        ways.append(f"{again} {'do' if len(sweeps) > 1 else 'does'} them again")
+    if "plans" in folders:
+        ways.append("rna-ray run with a sweep's file writes its plan again")
     said = "removed" if document["removed"] else f"rna-ray verify --remove {at} takes them out"
-    return f"{said}; {again} {'do' if len(sweeps) > 1 else 'does'} them again"
+    return "; ".join([said, *ways])
 
 
 def compacted(found: Sequence[Packed]) -> Document:

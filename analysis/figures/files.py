@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ def write(folder: Path, name: str, table: pa.Table, draw: Callable[[], Figure], 
     contents = {f"{name}.{suffix}": data for suffix, data in pictures(draw).items()}
     contents[f"{name}.parquet"] = _parquet(table.replace_schema_metadata({"about": about}))
     paths = {folder / file: data for file, data in contents.items()}
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):
         raise FigureError(f"cannot write figure {name} to {folder}, which is a file: give a folder")
     try:
         files.put(paths)

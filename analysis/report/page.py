@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -75,7 +76,7 @@ def _digest(text: str) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a page, which appears whole; ReportError where it cannot be written."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ReportError(f"cannot write the report to {path}, which is a folder: give a file, such as report.html")
     try:
         put({path: text.encode()})

@@ -79,7 +79,7 @@ def _first_complete(layouts: Sequence[Layout]) -> Layout | None:
 
 def _advice(title: str, root: Path, layouts: Sequence[Layout]) -> str:
     """Return the sentence on what was found and what to put where."""
-    there = "" if root.is_dir() else " (a file, not a folder)" if root.exists() else " (no such folder)"
+    there = "" if os.path.isdir(root) else " (a file, not a folder)" if os.path.exists(root) else " (no such folder)"
     folders: dict[str, list[str]] = {}
     for layout in layouts:
         folders.setdefault(_wanted(layout), []).append(str(layout.folder))

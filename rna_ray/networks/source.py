@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import os
 import platform
 import re
 import sys
@@ -66,7 +67,7 @@ def sha256(path: Path) -> str:
 def weights_file(path: str, digest: str) -> Path:
     """Return the file of weights at a path of this machine; NetworkError where its SHA-256 is not as planned."""
     found = Path(path)
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise NetworkError(f"network.weights: {platform.node()} has no file {path}: give every node the same one")
     if sha256(found) != digest:
         raise NetworkError(

@@ -190,7 +190,7 @@ def _credentials() -> Check:
     places = [name for name in _S3_PLACES if os.environ.get(name)]
     with contextlib.suppress(RuntimeError):
         files = ("~/.aws/credentials", "~/.aws/config")
-        places += [file for file in files if Path(file).expanduser().is_file()]
+        places += [file for file in files if os.path.isfile(os.path.expanduser(file))]
     return Check(
         name="S3 credentials", ok=bool(places), found=f"in {', '.join(places)}" if places else "none are set here",
         next="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, unless the machine has a role", needed=False,
@@ -230,7 +230,7 @@ def _images(name: str, root: str | None, *, needed: bool) -> Check:
         if root is not None and staging.remote(root):
             staging.check(name, root)
         else:
-            look(None if root is None else Path(root).expanduser(), False)
+            look(None if root is None else Path(os.path.expanduser(root)), False)
     except RnaRayError as error:
         return Check(name=f"data {name}", ok=False, found="not found", next=str(error), needed=needed)
     return Check(name=f"data {name}", ok=True, found=f"found{where or ', inside scikit-learn'}", needed=needed)

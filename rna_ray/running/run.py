@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 
 from rna_ray.errors import RunStopped, StoreError
-from rna_ray.running import display, drivers, rounds
+from rna_ray.running import display, drivers, lost, rounds
 from rna_ray.running.budget import Spending
 from rna_ray.running.progress import Known, Progress
 from rna_ray.running.provenance import code
 from rna_ray.running.state import asked
 from rna_ray.running.stop import Stop, interrupts
 from rna_ray.running.tasks import Done, Tasks
-from rna_ray.store import Store, footers, weights
+from rna_ray.store import Store, footers
 from rna_ray.store.records import RECORDS, from_rows
 from rna_ray.sweep import plan as planning
 from rna_ray.sweep import spec as specs
@@ -153,9 +153,7 @@ class _Found:
 
 
 def _find(plan: Plan, store: Store, retry: Retry) -> _Found:
-    status = standing(plan, store, retry)
-    if lost := _lost(store, {one for unit in status.ready for one in checkpoints(unit).items()}):
-        status = standing(plan, store, retry, lost)
+    status = lost.standing(plan, store, retry)
     tasks = Tasks.of(
         status, store=absolute(store), where=plan.where, attempts=store.attempts(), code=code(),
         driver=drivers.fresh_id(),
@@ -266,25 +264,12 @@ def _say_who_else(store: Store, say: Say) -> None:
         say(f"also at work on this store: {other.text()}; both go on, but may do the same unit twice")
 
 
-_Wanted = set[tuple[str, str]]  # ids of networks, each with the checkpoint that is read
-
-
-def _lost(store: Store, wanted: _Wanted) -> dict[str, str]:
-    """Return the finished networks whose weights cannot be used, and why."""
-    found = sorted(wanted)
-    whole = store.files.each(lambda one: weights.look_whole(store, *one), found)
-    if odd := [one for one, well in zip(found, whole, strict=True) if not well]:
-        from rna_ray.running import inputs  # which builds each network, and takes torch
-    said = {network: inputs.damaged_weights(store, network, name) for network, name in odd}
-    return {network: why for network, why in said.items() if why is not None}
-
-
 def _mend(plan: Plan, status: Status, store: Store) -> None:
     """Remove the rows of what is damaged, so that its units are done again; not where another driver mended it."""
     kinds = {unit.id: unit.kind for unit in plan.units if unit.id in status.damaged}
     kinds = {unit_id: kind for unit_id, kind in kinds.items() if store.is_done(unit_id, RECORDS[kind])}
     needed = {one for unit in status.to_do for one in checkpoints(unit).items() if one[0] in kinds}
-    for unit_id in footers.damaged(store, kinds).keys() | _lost(store, needed).keys():
+    for unit_id in footers.damaged(store, kinds).keys() | lost.lost(store, needed).keys():
         store.discard(unit_id, RECORDS[kinds[unit_id]])
 
 

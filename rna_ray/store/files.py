@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import urllib.parse
@@ -335,6 +336,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+_OF_THE_SYSTEM = re.compile(r"Detail: \[errno \d+\] ([^;\n]+)")  # after Arrow's own words, which name the path again
+
+
 @contextmanager
 def _one_sentence(doing: str, path: str, passing: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     try:
@@ -344,4 +348,5 @@ def _one_sentence(doing: str, path: str, passing: type[Exception] | tuple[()] = 
     except NoAnswerError as error:
         raise UnreachableError(f"cannot {doing} {path}: {first_line(error)}") from error
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot {doing} {path}: {first_line(error)}") from error
+        said = _OF_THE_SYSTEM.search(str(error))
+        raise StoreError(f"cannot {doing} {path}: {said[1] if said else first_line(error)}") from error

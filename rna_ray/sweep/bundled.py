@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import stat
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,13 +15,20 @@ def find(text: str) -> Path:
 
     Raises SweepError where there is neither.
     """
-    path = Path(text)
-    if path.is_file():
-        return path
-    shipped = _shipped()
+    path, shipped = Path(text), _shipped()
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path
+        why = "this is no file"
+    except (FileNotFoundError, NotADirectoryError):
+        why = "there is no such file"
+    except OSError as error:
+        why = f"it cannot be read: {error.strerror}"
     if text in shipped or (path.parts[:-1] == ("sweeps",) and path.stem in shipped):
         return shipped[path.stem]
-    raise SweepError(f"{text}: there is no such file; give a sweep file, or one that ships: {', '.join(shipped)}")
+    near = difflib.get_close_matches(path.stem, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise SweepError(f"{text}: {why}{hint} Give a sweep file, or one that ships: {', '.join(shipped)}")
 
 
 def _shipped() -> dict[str, Path]:

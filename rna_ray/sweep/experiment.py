@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -80,11 +81,13 @@ class SweepSpec(Experiment):
     def _placed(cls, given: Any) -> Any:
         """State the folder, so that a sweep that is resumed from elsewhere finds what it found before."""
         folder = given.get("folder", ".") if isinstance(given, Mapping) else None
-        return {**given, "folder": str(Path(folder).expanduser().absolute())} if isinstance(folder, str) else given
+        if not isinstance(folder, str):
+            return given
+        return {**given, "folder": str(Path(os.path.expanduser(folder)).absolute())}
 
     def within(self, path: str | None) -> str:
         """Return a path of network.root or network.weights in full."""
-        return str(Path(self.folder, Path(path or "").expanduser()))
+        return str(Path(self.folder, os.path.expanduser(path or "")))
 
 
 def validated(model: type[Model], values: Mapping[str, Any]) -> Model:

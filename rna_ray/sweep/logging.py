@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import field_validator
@@ -43,4 +44,4 @@ class Logging(Section):
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
         """A sweep that is resumed from elsewhere goes on writing there."""
-        return None if folder is None else str(Path(folder).expanduser().absolute())
+        return None if folder is None else str(Path(os.path.expanduser(folder)).absolute())

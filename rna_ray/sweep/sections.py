@@ -6,6 +6,7 @@ makes two settings the same unit is in `networks`.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,7 +49,7 @@ class Data(Section):
     @classmethod
     def _absolute(cls, root: str | None) -> str | None:
         """Workers run in folders of their own, and a sweep may be resumed from another."""
-        return root if root is None or "://" in root else str(Path(root).expanduser().absolute())
+        return root if root is None or "://" in root else str(Path(os.path.expanduser(root)).absolute())
 
     @model_validator(mode="after")
     def _side_of_a_folder(self) -> Data:

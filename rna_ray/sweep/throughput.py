@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import functools
 import json
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,8 @@ LOOKED_AT = 200
 """The most units of a kind that are read. Ids are digests, so the first of them in order are as good as drawn."""
 
 TELLING_SECONDS = 1.0
-"""What is over sooner says what starting it costs, not how fast it is: of a longer one it would say far too much."""
+"""Where every unit is over sooner, they say what starting one costs, not how fast it is: of a longer one it would say
+far too much."""
 
 Settings = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class Measured:
     """cpu, or the name of the GPU."""
     units: int
     macs_per_second: float
-    """Of one core, or of one GPU: the median over the units, in multiply-adds as plans count them."""
+    """Of one core, or of one GPU: of all the units together, in multiply-adds as plans count them."""
 
     @property
     def gpu(self) -> bool:
@@ -133,18 +133,27 @@ def _of(network: Settings, settings: Settings) -> str:
 def measured(store: Store) -> list[Measured]:
     """Return how fast the store's trials, evaluations and certifications were, those of alike networks together.
 
-    Left out are units whose work cannot be told, those that took less than TELLING_SECONDS, and damaged files.
+    Left out are units whose work cannot be told, kinds none of whose units took TELLING_SECONDS, and damaged files.
     """
-    rates: dict[tuple[Kind, str, str], list[float]] = collections.defaultdict(list)
+    work: dict[tuple[Kind, str, str], list[tuple[float, float]]] = collections.defaultdict(list)
+    telling = set()
     trials = {row["unit_id"]: row for row in store.read("trials", whole=True).to_pylist()}
     for row in [*_trials(store, trials), *_evaluations(store, trials), *_certifications(store, trials)]:
-        if row["macs"] and row["seconds"] >= TELLING_SECONDS:
+        if row["macs"] and row["seconds"]:
             devices = row["devices"] or (row["threads"] if row["device"] == "cpu" else 1)  # of an older release
-            rates[row["kind"], row["of"], row["device"]].append(row["macs"] / row["seconds"] / devices)
+            such = row["kind"], row["of"], row["device"]
+            work[such].append((row["macs"], row["seconds"] * devices))
+            if row["seconds"] >= TELLING_SECONDS:
+                telling.add(such)
     return [
-        Measured(kind=kind, of=of, device=device, units=len(found), macs_per_second=statistics.median(found))
-        for (kind, of, device), found in sorted(rates.items())
+        Measured(kind=such[0], of=such[1], device=such[2], units=len(work[such]), macs_per_second=_rate(work[such]))
+        for such in sorted(telling)
     ]
+
+
+def _rate(work: Sequence[tuple[float, float]]) -> float:
+    macs, seconds = map(sum, zip(*work, strict=True))
+    return macs / seconds
 
 
 def _trials(store: Store, trials: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:

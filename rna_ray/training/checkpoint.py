@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Collection
@@ -168,7 +169,7 @@ def save(path: Path, tensors: Tensors, about: dict[str, Any]) -> str:
 
 def load(path: Path, expected: str | None = None) -> tuple[Tensors, dict[str, Any]]:
     """Return a safetensors file's tensors and description; CheckpointError where it is missing or damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist: train its network again")
     try:
         if expected is not None and (found := sha256(path)) != expected:

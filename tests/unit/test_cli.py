@@ -123,6 +123,7 @@ BAD = {
     ),
     "an address that is none": (["--address", "somewhere"], ["--address somewhere: give inline, local, auto"]),
     "an address where nothing is": (["--address", "127.0.0.1:9"], ["--address 127.0.0.1:9: no Ray cluster answers"]),
+    "a home that nobody has": (["--set", "data.name=mnist", "--set", "data.root=~no-one/x"], ["~no-one/x (no such"]),
     "a store that cannot be": (["--store", "one.yaml"], ["one.yaml is a file, not a store"]),
 }
 
@@ -136,7 +137,9 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(bad: str, rna: Rna, fo
 
 def test_a_file_that_is_no_sweep_is_one_sentence(rna: Rna) -> None:
     is_one_sentence(rna("run", "nowhere.yaml"), "nowhere.yaml: there is no such file", "quickstart")
-    is_one_sentence(rna("plan", "quikstart"), "quikstart", "quickstart")
+    is_one_sentence(rna("plan", "quikstart"), "quikstart: there is no such file; did you mean quickstart? Give")
+    is_one_sentence(rna("plan", "."), ".: this is no file. Give a sweep file")
+    is_one_sentence(rna("plan", "a" * 300), "it cannot be read: File name too long. Give a sweep file")
     Path("two.yaml").write_text(SWEEP + "name: two\n", encoding="utf-8")
     is_one_sentence(rna("plan", "two.yaml"), "two.yaml:7:1: duplicate key 'name', first given in line 1")
     Path("bad.yaml").write_text("a: [\n", encoding="utf-8")
@@ -438,6 +441,28 @@ def test_rows_that_are_truncated_are_said_and_done_again(rna: Rna, done: Path) -
     ended = rna("run", "one.yaml", "--address", "inline", "--store", done, "--json")
     assert (ended.code, json.loads(ended.out)["ran"]) == (0, 1) and f"{said}: its unit is done again" in ended.err
     assert rna("verify", "--store", done).code == 0
+
+
+def test_a_damaged_plan_is_written_again_by_a_run(rna: Rna, done: Path) -> None:
+    (path,) = (done / "plans").iterdir()
+    table, again = rna("table", "one", "--store", done).out, "rna-ray run with the sweep's file writes its plan again\n"
+    path.write_bytes(b"")
+    is_one_sentence(rna("table", "one", "--store", done), "plans/one.parquet", again)
+    is_one_sentence(rna("resume", "one", "--store", done), "plans/one.parquet is damaged", again)
+    assert rna("verify", "--remove", "--store", done).out.splitlines()[-1] == (
+        "removed; rna-ray run with a sweep's file writes its plan again"
+    )
+    is_one_sentence(rna("resume", "one", "--store", done), "done knows no sweep yet: rna-ray run SWEEP.yaml")
+    assert "nothing to do" in rna("run", "one.yaml", "--address", "inline", "--store", done).err
+    assert rna("table", "one", "--store", done).out == table
+
+
+def test_a_plan_counts_a_training_whose_weights_are_gone_and_still_needed(rna: Rna, done: Path) -> None:
+    for path in done.glob("checkpoints/*/*.safetensors"):
+        path.unlink()
+    assert "nothing to do" in rna("plan", "one.yaml", "--store", done).out  # nobody needs them
+    said = rna("plan", "one.yaml", "--set", "evaluation.0.examples=30", "--store", done).out
+    assert "trials: 1 to do; evaluations: 1 to do after their networks" in said and "are missing" in said
 
 
 def test_rows_that_are_altered_are_found_removed_and_done_again(rna: Rna, done: Path) -> None:

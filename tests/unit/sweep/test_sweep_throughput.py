@@ -61,11 +61,11 @@ def evaluates(plan: Plan) -> list[Unit]:
     return [unit for unit in plan.units if unit.kind == "evaluate"]
 
 
-def test_the_median_of_what_the_plan_counts_over_the_seconds_of_all_epochs(made: Plan, store: Store) -> None:
+def test_what_the_plan_counts_of_all_units_over_the_seconds_of_all_epochs(made: Plan, store: Store) -> None:
     for unit, seconds in zip(trains(made), (10.0, 40.0, 20.0), strict=True):
         commit(store, unit, device=H100, seconds=seconds)
     work = made.costs[trains(made)[0].id]
-    assert measured(store) == [Measured(kind="train", of=SMALL, device=H100, units=3, macs_per_second=work / 20)]
+    assert measured(store) == [Measured(kind="train", of=SMALL, device=H100, units=3, macs_per_second=3 * work / 70)]
 
 
 @pytest.mark.parametrize("view", ["trials", "epochs"])
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_left_out(view: str, made: Plan, store: Store) -> None
         commit(store, unit, device=H100, seconds=seconds)
     path = Path(store.uri, view, f"{trains(made)[0].id}.parquet")
     path.write_bytes(path.read_bytes()[:300])
-    rate = (1 / 40 + 1 / 20) / 2 * made.costs[trains(made)[0].id]
+    rate = 2 / (40 + 20) * made.costs[trains(made)[0].id]
     assert measured(store) == [
         Measured(kind="train", of=SMALL, device=H100, units=2, macs_per_second=pytest.approx(rate))
     ]
@@ -101,6 +101,16 @@ def test_evaluations_count_what_the_plan_counts_of_their_network(made: Plan, sto
     commit(store, unit, device="cpu", seconds=5.0)
     found = {one.kind: one.macs_per_second for one in measured(store)}
     assert found["evaluate"] == pytest.approx(made.costs[unit.id] / 5)
+
+
+def test_short_units_count_beside_a_long_one_and_not_alone(made: Plan, store: Store) -> None:
+    """The first unit of a process takes seconds: as the only one that is looked at it would say far too much."""
+    first, second, third = trains(made)
+    commit(store, first, device="cpu", seconds=0.1)
+    commit(store, second, device="cpu", seconds=0.2)
+    assert measured(store) == []
+    commit(store, third, device="cpu", seconds=2.7)
+    assert [(one.units, one.macs_per_second) for one in measured(store)] == [(3, made.costs[first.id])]
 
 
 def test_what_tells_nothing_is_left_out(made: Plan, store: Store) -> None:
