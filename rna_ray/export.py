@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 import rna_ray
 from rna_ray.analysis import files
 from rna_ray.analysis.card import Subject, card
@@ -32,10 +34,13 @@ def export(store: Store, found: Stored, folder: Path) -> list[Path]:
     network = stored.load(store, found)
     tensors = {key.removeprefix(_BODY): tensor for key, tensor in network.state_dict().items()}
     about = {"rna_ray": rna_ray.__version__, "unit_id": found.unit_id, "settings": found.settings}
-    with tempfile.TemporaryDirectory(prefix="rna-ray-") as private:
-        whole = Path(private) / "weights"
-        digest = checkpoint.save(whole, tensors, about | {"checkpoint": found.checkpoint})
-        weights = whole.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rna-ray-") as private:
+            whole = Path(private) / "weights"
+            digest = checkpoint.save(whole, tensors, about | {"checkpoint": found.checkpoint})
+            weights = whole.read_bytes()
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {name} to {tempfile.gettempdir()} first (TMPDIR): {error}") from error
     text = card(connect(store), _subject(found, name, digest))
     contents = {folder / f"{name}.safetensors": weights, folder / f"{name}.md": text.encode()}
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import rna_ray
 from rna_ray.errors import CheckpointError
 from rna_ray.sweep import plan, spec
+from rna_ray.training import checkpoint
 
 NAME = "quickstart-BN+IN-black-box-seed0"
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -48,6 +51,26 @@ def test_its_logits_are_the_same_bit_for_bit_in_python_and_in_a_sweep(exported: 
     ended = rna("run", "again.yaml", "--address", "inline", "--store", "again")
     assert ended.code == 0, ended.err
     assert torch.equal(logits(rna_ray.open_store("again").network("BN+IN")), expected)
+
+
+def test_no_room_for_its_weights_is_one_sentence(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoint.save
+
+    def in_a_thousand_bytes(*given: Any) -> str:
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most[1]))
+        try:
+            return save(*given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
+
+    monkeypatch.setattr(checkpoint, "save", in_a_thousand_bytes)
+    ended = rna("export", "BN+IN black-box", "--seed", "0", "-o", tmp_path / "networks", "--store", quickstart)
+    said = rf"rna-ray: cannot write {re.escape(NAME)} to .* \(TMPDIR\): .*\n"
+    assert ended.code == 2 and re.fullmatch(said, ended.err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_card_says_what_it_is_and_its_lines_load_it(exported: Path, quickstart: Path) -> None:
