@@ -66,7 +66,7 @@ class Defence:
         self._first = int(examples[0]) if first is None else first  # by whose index a batch draws what it shares
         self._part = "attack"
         self._calls = 0
-        self._same: Draws | None = None  # what a `fixed` attacker sees at every step, once made
+        self._same: Draws | None = None  # what a `fixed` or a `transfer` attacker sees at every step, once made
 
     @property
     def steady(self) -> bool:
@@ -152,16 +152,18 @@ class Defence:
     def attacker_draws(self, x: torch.Tensor, step: int) -> Draws:
         """Return the k draws along which the attacker's gradient runs at a step."""
         shared = self.attack_passes.shared
-        if self.knowledge.kind == "fixed":
-            if self._same is None:
+        match self.knowledge.kind:
+            case "fixed":
                 draw = range(self.first_draw, self.first_draw + 1)
-                self._same = self._draws("defend/adversarial", x, draw, shared=shared)
-            return self._same
-        if self.knowledge.kind == "enumerate":
-            paths = self.paths.all().to(x.device)[:, None].expand(-1, 1 if shared else len(x), -1)
-            return Draws(paths, (0,) * len(paths))
-        at = 0 if self.knowledge.kind == "transfer" else step + 1
-        return self._draws(f"{self._part}/path", x, range(self.knowledge.k), step=at, shared=shared)
+                self._same = self._same or self._draws("defend/adversarial", x, draw, shared=shared)
+                return self._same
+            case "transfer":
+                self._same = self._same or self._draws(f"{self._part}/path", x, range(1), shared=shared)
+                return self._same
+            case "enumerate":
+                paths = self.paths.all().to(x.device)[:, None].expand(-1, 1 if shared else len(x), -1)
+                return Draws(paths, (0,) * len(paths))
+        return self._draws(f"{self._part}/path", x, range(self.knowledge.k), step=step + 1, shared=shared)
 
     def _draws(self, name: str, x: torch.Tensor, draws: range, *, step: int = 0, shared: bool) -> Draws:
         examples = torch.full_like(self.examples[:1], self._first) if shared else self.examples
