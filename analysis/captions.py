@@ -170,7 +170,7 @@ def _setting(cells: Sequence[Cell], n: int | None, ball: str | None) -> Iterator
 def _seeds(cells: Sequence[Cell], in_intervals: bool = False) -> Iterator[str]:
     seeds = max(cell.seeds for cell in cells)
     if in_intervals:
-        yield f"Means over up to {seeds} seeds." if seeds > 1 else "One seed: no interval over seeds can be given."
+        yield "One seed: no interval over seeds can be given." if seeds == 1 else f"Means over up to {seeds} seeds."
     elif seeds > 1:
         spread = max((cell.seed_sd for cell in cells if cell.seed_sd is not None), default=0.0)
         within = "whose standard deviation, in no interval, is at most"

@@ -73,7 +73,7 @@ def reason(error: Exception) -> str | None:
     """Return which file of the store is damaged and what to do, where that is why a query failed; else None."""
     again = "rna-ray verify --remove takes it out, and resume does again what is missing then"
     if found := _DAMAGED.search(str(error)):
-        if "plans" in PurePosixPath(found[1]).parts:
+        if PurePosixPath(found[1]).parent.name == "plans":
             again = "rna-ray run with the sweep's file writes its plan again"
         return f"the store's file {found[1]} is damaged: {again}"
     if (found := _UNREADABLE.search(str(error))) and not _OUTSIDE.search(found[2]):

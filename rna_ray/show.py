@@ -345,7 +345,7 @@ def _mended(document: Document, uri: str) -> str:
     at, ways = f"--store {shlex.quote(uri)}", []
     if folders - {"plans"}:
         again = " and ".join(f"rna-ray resume {sweep} {at}" for sweep in sweeps) or "running their sweeps"
-        again = f"rna-ray compact {at}" if folders == {"packs"} else again
+        again = f"rna-ray compact {at}" if folders - {"plans"} == {"packs"} else again
         ways.append(f"{again} {'do' if len(sweeps) > 1 else 'does'} them again")
     if "plans" in folders:
         ways.append("rna-ray run with a sweep's file writes its plan again")

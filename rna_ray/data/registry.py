@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +47,6 @@ def load(name: str, root: str | Path | None = None, download: bool = False, side
 def folder(root: str | Path | None) -> Path | None:
     """Return the absolute folder that the user means: ~ is his home, anything relative is below the working one."""
     try:
-        return None if root is None else Path(os.path.expanduser(root)).absolute()
+        return None if root is None else Path(root).expanduser().absolute()
     except RuntimeError as error:
         raise DataError(f"no folder {root}: {error}") from error

@@ -188,9 +188,8 @@ def _there(store: Store) -> Path:
 def _credentials() -> Check:
     """Return whether there are credentials for S3, and where; never what they are."""
     places = [name for name in _S3_PLACES if os.environ.get(name)]
-    with contextlib.suppress(RuntimeError):
-        files = ("~/.aws/credentials", "~/.aws/config")
-        places += [file for file in files if os.path.isfile(os.path.expanduser(file))]
+    files = ("~/.aws/credentials", "~/.aws/config")
+    places += [file for file in files if os.path.isfile(os.path.expanduser(file))]
     return Check(
         name="S3 credentials", ok=bool(places), found=f"in {', '.join(places)}" if places else "none are set here",
         next="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, unless the machine has a role", needed=False,
