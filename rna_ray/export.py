@@ -7,8 +7,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 import rna_ray
 from rna_ray.analysis import files
 from rna_ray.analysis.card import Subject, card
@@ -39,7 +37,7 @@ def export(store: Store, found: Stored, folder: Path) -> list[Path]:
             whole = Path(private) / "weights"
             digest = checkpoint.save(whole, tensors, about | {"checkpoint": found.checkpoint})
             weights = whole.read_bytes()
-    except (OSError, SafetensorError) as error:
+    except (OSError, CheckpointError) as error:
         raise StoreError(f"cannot write {name} to {tempfile.gettempdir()} first (TMPDIR): {error}") from error
     text = card(connect(store), _subject(found, name, digest))
     contents = {folder / f"{name}.safetensors": weights, folder / f"{name}.md": text.encode()}

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 
 from rna_ray.errors import CheckpointError, StoreError, UnreachableError
 from rna_ray.store import layout
@@ -29,9 +30,17 @@ def shapes(store: Store, name: PurePosixPath) -> dict[str, tuple[int, ...]]:
 
     Raises CheckpointError where it is missing, or not as long as its header says.
     """
-    path = store.files.full(name)
+    return _shapes(store.files.filesystem, store.files.full(name))
+
+
+def given_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Return the same of a file of this machine that is in no store."""
+    return _shapes(fs.LocalFileSystem(), path)
+
+
+def _shapes(filesystem: fs.FileSystem, path: str) -> dict[str, tuple[int, ...]]:
     try:
-        with store.files.filesystem.open_input_file(path) as file:
+        with filesystem.open_input_file(path) as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = json.loads(file.read(length)) if length < _HEADER_LIMIT else {}
             header.pop("__metadata__", None)

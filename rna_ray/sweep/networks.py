@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rna_ray import data
-from rna_ray.errors import NetworkError, SpaceError, SweepError
+from rna_ray.errors import CheckpointError, NetworkError, SpaceError, SweepError
 from rna_ray.networks import describe, source, spaces
+from rna_ray.store import weights
 from rna_ray.sweep import cost, units
 from rna_ray.sweep.expand import Variant
 from rna_ray.sweep.experiment import Experiment, SweepSpec
@@ -211,7 +212,9 @@ def _weights_sha256(given: Experiment, lies: source.Source | None) -> str | None
         return None
     try:
         found = source.sha256(Path(lies.weights))
-    except NetworkError as error:
+        if lies.weights.endswith(source.SUFFIX):  # a pickle is not looked into
+            weights.given_shapes(lies.weights)
+    except (NetworkError, CheckpointError) as error:
         raise NetworkError(f"network.weights: {error}") from None
     if given.network.weights_sha256 not in (None, found):
         raise NetworkError(f"network.weights_sha256: {lies.weights} is another file, of SHA-256 {found}")

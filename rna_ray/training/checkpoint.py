@@ -161,9 +161,15 @@ def sha256(path: Path) -> str:
 
 
 def save(path: Path, tensors: Tensors, about: dict[str, Any]) -> str:
-    """Write tensors and a JSON description as one safetensors file; return its SHA-256."""
+    """Write tensors and a JSON description as one safetensors file; return its SHA-256.
+
+    CheckpointError where it cannot be written.
+    """
     contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"about": json.dumps(about)})
+    try:
+        save_file(contiguous, path, metadata={"about": json.dumps(about)})
+    except SafetensorError as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
     return sha256(path)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from safetensors.numpy import save
+
 from rna_ray.sweep.experiment import SweepSpec
 from rna_ray.sweep.plan import Plan
 
@@ -15,6 +18,9 @@ training: {objective: blackbox, epochs: 3, attack: {eps_255: 25.5, step_255: 6.4
 evaluation:
   - {attack: pgd, examples: 200, knowledge: eot-10}
 """
+
+WEIGHTS = save({"w": np.zeros(1)})
+"""A whole file of weights, of no network."""
 
 Load = Callable[..., SweepSpec]
 Planned = Callable[..., Plan]

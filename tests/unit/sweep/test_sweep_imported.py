@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sweep_base import BASE, Load, Planned
+from sweep_base import BASE, WEIGHTS, Load, Planned
 
 from rna_ray.errors import NetworkError, SweepError, UserError
 from rna_ray.networks.describe import describe
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     monkeypatch.chdir(here)
     (here / "mynet.py").write_text("raise RuntimeError('a plan runs nothing')\n", encoding="utf-8")
-    (here / "w.safetensors").write_bytes(b"weights")
+    (here / "w.safetensors").write_bytes(WEIGHTS)
     return here
 
 
@@ -52,7 +52,7 @@ def test_an_import_unit_leaves_no_default_out(planned: Planned, folder: Path) ->
         "network": {
             "import": "mynet:build",
             "source_sha256": hashlib.sha256((folder / "mynet.py").read_bytes()).hexdigest(),
-            "weights_sha256": hashlib.sha256(b"weights").hexdigest(),
+            "weights_sha256": hashlib.sha256(WEIGHTS).hexdigest(),
             "random": True, "paths": "example",
         },
         "precision": "fp32", "compile": False, "seed": 0,

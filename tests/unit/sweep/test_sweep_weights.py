@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sweep_base import BASE, Load, Planned
+from sweep_base import BASE, WEIGHTS, Load, Planned
 
 from rna_ray.errors import UserError
 from rna_ray.networks.describe import describe
@@ -22,8 +22,8 @@ network: {name: resnet8, width: 16, norm: BN+IN, weights: w.safetensors}
 evaluation:
   - {attack: pgd, examples: 200, knowledge: [transfer, eot-10]}
 """
-DIGEST = hashlib.sha256(b"weights").hexdigest()
-WEIGHTS = "network.weights=w.safetensors"
+DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+GIVE = "network.weights=w.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     monkeypatch.chdir(here)
     for name in ("w.safetensors", "w.pth", "w.pt"):
-        (here / name).write_bytes(b"weights")
+        (here / name).write_bytes(WEIGHTS)
+    (here / "cut.safetensors").write_bytes(WEIGHTS[:-1])
     (here / "mynet.py").touch()
     return here
 
@@ -57,7 +58,7 @@ def test_without_training_it_is_a_unit_that_imports_a_network_of_ours(planned: P
 
 
 def test_with_training_it_is_where_training_starts_and_counts(planned: Planned) -> None:
-    before, after = planned(BASE), planned(BASE, WEIGHTS)
+    before, after = planned(BASE), planned(BASE, GIVE)
     assert [unit.kind for unit in after.units] == [unit.kind for unit in before.units]
     old, new = before.units[0].settings, after.units[0].settings
     assert new == {**old, "network": {**old["network"], "weights_sha256": DIGEST}}
@@ -70,7 +71,7 @@ def test_where_the_file_lies_and_what_it_is_called_does_not_count(planned: Plann
     shutil.move(folder / "w.safetensors", folder / "other" / "v.safetensors")
     assert planned(GIVEN, "network.weights=other/v.safetensors").units == before.units
     assert planned(GIVEN, "network.weights=v.safetensors", f"folder={folder}/other").units == before.units
-    (folder / "other" / "v.safetensors").write_bytes(b"others")
+    (folder / "other" / "v.safetensors").write_bytes(WEIGHTS[:-1] + b"!")
     after = planned(GIVEN, "network.weights=other/v.safetensors")
     assert not {unit.id for unit in before.units} & {unit.id for unit in after.units}
 
@@ -88,12 +89,12 @@ def test_a_pickle_goes_with_its_digest(planned: Planned) -> None:
 
 
 def test_a_sweep_may_train_some_and_take_others_as_they_are(planned: Planned) -> None:
-    variants = f"{{theirs: {{{WEIGHTS.replace('=', ': ')}, training: null}}, ours: {{}}, on: {{network.weights: w.pt, "
+    variants = f"{{theirs: {{{GIVE.replace('=', ': ')}, training: null}}, ours: {{}}, on: {{network.weights: w.pt, "
     found = planned(BASE + f"variants: {variants}network.weights_sha256: {DIGEST}}}}}\n")
     assert [(trial.variant, trial.kind) for trial in found.trials] == [
         ("theirs", "import"), ("ours", "train"), ("on", "train"),
     ]  # fmt: skip
-    assert found.units[1] == planned(BASE).units[0] and found.units[2] == planned(BASE, WEIGHTS).units[0]
+    assert found.units[1] == planned(BASE).units[0] and found.units[2] == planned(BASE, GIVE).units[0]
     assert {unit.settings["attack"]["eps_255"] for unit in found.units[3:]} == {25.5}
 
 
@@ -122,6 +123,7 @@ def test_the_data_sets_own_normalisation_is_neutral(planned: Planned) -> None:
     [
         (["network.weights="], "training: missing"),
         (["network.weights=nothing.safetensors"], "network.weights: .*/here/nothing.safetensors cannot be read"),
+        (["network.weights=cut.safetensors"], "network.weights: .*/cut.safetensors have 71 bytes, their .* says 72"),
         (["network.weights=w.bin"], "'w.bin' is not a file of weights; allowed are .safetensors, .pth and .pt"),
         (["network.weights=w.pth"], "w.pth is a pickle, .* `sha256sum w.pth` prints as network.weights_sha256"),
         (["network.weights_sha256=" + 64 * "f"], f"network.weights_sha256: .* is another file, of SHA-256 {DIGEST}"),

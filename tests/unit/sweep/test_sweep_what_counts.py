@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from sweep_base import BASE, Planned
+from sweep_base import BASE, WEIGHTS, Planned
 
 from rna_ray.attacks.catalog import ATTACKS, Option
 from rna_ray.probes.catalog import PROBES, Numbers
@@ -84,7 +84,7 @@ PROBE = "probes=[{probe: transfer, examples: 200}]"
 FREE_OF_AN_ENTRY = ("only", "priority")
 FREE: dict[str, str] = {
     "name": "other", "about": "words", "folder": "/elsewhere", "data.root": "/elsewhere", "data.download": "true",
-    "network.root": "/elsewhere", "network.weights_sha256": hashlib.sha256(b"weights").hexdigest(),
+    "network.root": "/elsewhere", "network.weights_sha256": hashlib.sha256(WEIGHTS).hexdigest(),
     "resources.train.workers": "2",
     "resources.train.checkpoint": "60",
     "resources.train.limit": "3600",
@@ -133,7 +133,7 @@ def test_every_field_is_in_one_of_the_lists() -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with weights in it, to which relative paths lead."""
     monkeypatch.chdir(tmp_path)
-    Path("w.safetensors").write_bytes(b"weights")
+    Path("w.safetensors").write_bytes(WEIGHTS)
 
 
 @pytest.mark.parametrize("key", COUNTS)
