@@ -99,7 +99,7 @@ class Network(Section):
     std: PerChannel | None = None
     """With name: the per-channel standard deviation by which they are then divided; null is the data set's."""
     root: str | None = uncounted(None)
-    """With import: the folder in which the module lies, where it is not installed; null is the sweep's folder."""
+    """With import: the folder in which the module lies, where it is not installed; null is the sweep's `folder`."""
     random: bool = True
     """With import: whether its answers may differ from pass to pass; false saves draws, and is verified."""
 

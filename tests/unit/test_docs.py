@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from commands import rna
+from safetensors.torch import save
 from typer.testing import CliRunner
 
 from rna_ray.attacks.catalog import ATTACKS
@@ -58,10 +59,10 @@ def test_the_network_of_ones_own_in_the_readme_runs(tmp_path: Path, monkeypatch:
 
 
 def test_the_sweeps_of_the_page_on_weights_plan(tmp_path: Path) -> None:
-    kinds = []
+    kinds, weights = [], save({"w": torch.zeros(1)})
     for name, shown in zip(("resnet_c10.pth", "resnet50.safetensors"), blocks("docs/weights.md", "yaml"), strict=True):
-        (tmp_path / name).write_bytes(b"weights")
-        text = shown.replace("SHA256", hashlib.sha256(b"weights").hexdigest())
+        (tmp_path / name).write_bytes(weights)
+        text = shown.replace("SHA256", hashlib.sha256(weights).hexdigest())
         (tmp_path / "shown.yaml").write_text(f"folder: {tmp_path}\n{text}", encoding="utf-8")
         found = plan.plan(spec.load(tmp_path / "shown.yaml"), digest=lambda data: data.name)
         kinds += [trial.kind for trial in found.trials]
