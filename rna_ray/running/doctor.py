@@ -17,6 +17,7 @@ from typing import Any
 
 import rna_ray
 from rna_ray import data
+from rna_ray.data.registry import folder
 from rna_ray.errors import DamageError, RnaRayError, first_line
 from rna_ray.store import Store, layout, open_store, staging
 
@@ -229,7 +230,7 @@ def _images(name: str, root: str | None, *, needed: bool) -> Check:
         if root is not None and staging.remote(root):
             staging.check(name, root)
         else:
-            look(None if root is None else Path(os.path.expanduser(root)), False)
+            look(folder(root), False)
     except RnaRayError as error:
         return Check(name=f"data {name}", ok=False, found="not found", next=str(error), needed=needed)
     return Check(name=f"data {name}", ok=True, found=f"found{where or ', inside scikit-learn'}", needed=needed)

@@ -15,7 +15,7 @@ def find(text: str) -> Path:
 
     Raises SweepError where there is neither.
     """
-    path, shipped = Path(text), _shipped()
+    path = Path(text)
     try:
         if stat.S_ISREG(path.stat().st_mode):
             return path
@@ -24,6 +24,7 @@ def find(text: str) -> Path:
         why = "there is no such file"
     except OSError as error:
         why = f"it cannot be read: {error.strerror}"
+    shipped = _shipped()
     if text in shipped or (path.parts[:-1] == ("sweeps",) and path.stem in shipped):
         return shipped[path.stem]
     near = difflib.get_close_matches(path.stem, shipped, n=1)

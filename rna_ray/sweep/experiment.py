@@ -14,7 +14,7 @@ from rna_ray.sweep import problems
 from rna_ray.sweep.entries import Certification, Evaluation, Probe
 from rna_ray.sweep.logging import Logging
 from rna_ray.sweep.search import Search
-from rna_ray.sweep.section import Name, Section, as_tuple, uncounted
+from rna_ray.sweep.section import Name, Section, absolute, as_tuple, uncounted
 from rna_ray.sweep.sections import Budget, Data, Network, Resources, Training
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,9 +82,7 @@ class SweepSpec(Experiment):
     def _placed(cls, given: Any) -> Any:
         """State the folder, so that a sweep that is resumed from elsewhere finds what it found before."""
         folder = given.get("folder", ".") if isinstance(given, Mapping) else None
-        if not isinstance(folder, str):
-            return given
-        return {**given, "folder": str(Path(os.path.expanduser(folder)).absolute())}
+        return {**given, "folder": absolute(folder)} if isinstance(folder, str) else given
 
     def within(self, path: str | None) -> str:
         """Return a path of network.root or network.weights in full."""

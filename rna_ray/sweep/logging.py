@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from pydantic import field_validator
 
-from rna_ray.sweep.section import Section, uncounted
+from rna_ray.sweep.section import Section, absolute, uncounted
 
 
 class Mlflow(Section):
@@ -44,4 +41,4 @@ class Logging(Section):
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
         """A sweep that is resumed from elsewhere goes on writing there."""
-        return None if folder is None else str(Path(os.path.expanduser(folder)).absolute())
+        return None if folder is None else absolute(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -18,6 +20,11 @@ def uncounted(default: Any, **limits: Any) -> Any:
 def refusal(sentence: str, *, kind: Literal["refused", "refused_key"] = "refused") -> PydanticCustomError:
     """Return the error of a sentence about a field, or of one that starts with a key of the section."""
     return PydanticCustomError(kind, "{sentence}", {"sentence": sentence})
+
+
+def absolute(path: str) -> str:
+    """Return a path in full: ~ is a home, and stays as it is written where nobody has one of that name."""
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 def known(look_up: Any) -> Any:

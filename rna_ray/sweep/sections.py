@@ -6,9 +6,7 @@ makes two settings the same unit is in `networks`.
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -16,7 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from rna_ray import data
 from rna_ray.errors import SweepError, UserError
 from rna_ray.networks import describe, source, spaces
-from rna_ray.sweep.section import Section, Whole, as_tuple, known, refusal, uncounted
+from rna_ray.sweep.section import Section, Whole, absolute, as_tuple, known, refusal, uncounted
 
 Eps = Annotated[float, Field(gt=0, le=255)]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)]
@@ -49,7 +47,7 @@ class Data(Section):
     @classmethod
     def _absolute(cls, root: str | None) -> str | None:
         """Workers run in folders of their own, and a sweep may be resumed from another."""
-        return root if root is None or "://" in root else str(Path(os.path.expanduser(root)).absolute())
+        return root if root is None or "://" in root else absolute(root)
 
     @model_validator(mode="after")
     def _side_of_a_folder(self) -> Data:
