@@ -177,7 +177,8 @@ def test_images_are_looked_for_where_sweeps_and_the_user_say(looks: Callable[...
 
     open_store("rna-store").put_plan("one", from_rows("plans", [{**row, "spec": elsewhere} for row in rows]))
     seen = rna("doctor")
-    assert seen.code == 1 and "missing  data mnist: not found; no complete MNIST under images" in seen.out
+    missing = f"missing  data mnist: not found; no complete MNIST under {Path('images').absolute()}"
+    assert seen.code == 1 and missing in seen.out
     assert "data cifar10" not in seen.out and "missing  data cifar10: not found" in rna("doctor", "--data", ".").out
 
 
