@@ -47,7 +47,7 @@ class Ran(NamedTuple):
 
 def sweep(small: bool) -> Sweep:
     """Return a sweep of three norms by eight seeds, or where it is small one seed, each unit on one core."""
-    width, epochs, examples, steps = (4, 1, 10, 2) if small else (16, 14, 360, 20)
+    width, epochs, examples, steps = (4, 1, 10, 2) if small else (16, 24, 360, 20)
     images = {"train_examples": 64, "held_out": 16} if small else {"held_out": 128}
     return {
         "name": "sweep", "data": {"name": "digits", **images}, "network": {"name": "resnet8", "width": width},
