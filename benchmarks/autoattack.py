@@ -17,7 +17,7 @@ from subjects import done, folder, jobs
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 40
+MINUTES = 25
 ACTORS = 2
 EPS_255 = 40
 """More than the network was trained under, so that some images stand and some do not."""

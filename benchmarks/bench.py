@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pairs import CORES, Comparison, cpu, parser, say, table, words
+from pairs import CORES, REPEAT, Comparison, cpu, parser, say, table, words
 
 import rna_ray
 from rna_ray.running.provenance import code
@@ -56,8 +56,9 @@ def main() -> None:
     minutes = {name: getattr(module, "MINUTES", 5.0) for name, module in modules.items()}
     run, began, ended, found, failed = machine(asked.small), time.monotonic(), 0.0, [], []
     for name, module in modules.items():
-        # Until one has ended, they take what they took on two quiet cores.
-        pace = (time.monotonic() - began) / ended if ended else None if asked.small else 60.0
+        # Until one has ended, they take what they took on two quiet cores, by turns, of which the first one warms up.
+        first = None if asked.small else 60.0 * (1 + asked.repeat) / (1 + REPEAT)
+        pace = (time.monotonic() - began) / ended if ended else first
         left = f", about {words(pace * (sum(minutes.values()) - ended))} left" if pace else ""
         say(f"{name} ({len(found)} rows so far{left})")
         rows = []

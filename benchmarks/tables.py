@@ -33,7 +33,7 @@ from rna_ray.store.seal import sealed
 from rna_ray.sweep.evaluations import Cell
 from rna_ray.sweep.units import Unit
 
-MINUTES = 30
+MINUTES = 18
 EXAMPLES = 10_000
 DRAWS = 10
 CLASSES = 10
