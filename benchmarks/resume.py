@@ -42,14 +42,14 @@ print("unit", ray.get(Bare.remote().perform.remote()), flush=True)
 """
 
 PLAN = """
-import re, sys, time
+import os, sys, time
 from rna_ray.sweep import plan, spec
 started = time.perf_counter()
 found = plan.plan(spec.load(sys.argv[1]), digest=lambda data: "content")
 assert all(unit.id for unit in found.units)
 took = time.perf_counter() - started
-most = re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1]  # ru_maxrss may be the parent's
-print(took, int(most) / 1024)
+from pairs import largest
+print(took, largest(os.getpid()))
 """
 
 
@@ -105,7 +105,9 @@ def ended(code: str, *words: str) -> tuple[float, str]:
 
 def planning(path: Path) -> Measured:
     """Return the seconds of planning a sweep, less the imports, and the memory."""
-    done = subprocess.run([sys.executable, "-c", PLAN, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, path], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
     seconds, megabytes = map(float, done.stdout.split())
     return measured(seconds, megabytes)
 
