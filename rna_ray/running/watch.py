@@ -124,13 +124,10 @@ def _took(job: Job, limit: float | None) -> str:
 def _look(job: Job, store: Store, watch: Watch, left: threading.Event) -> None:
     """Look at the driver's file until the unit is done, or is to stop."""
     assert job.driver is not None
-    seen, seen_at, gone_at = "", time.monotonic(), 0.0
+    seen, unseen, looked_at, gone_at = "", 0.0, time.monotonic(), 0.0
     while True:
-        rested = time.monotonic()
         if left.wait(LOOK_SECONDS[store.files.local]):
             return
-        if time.monotonic() - rested > drivers.STALE_SECONDS / 2:  # it stood still itself, as after Ctrl-Z
-            seen_at = time.monotonic()
         try:
             found = drivers.find(store, job.driver)
         except StoreError:  # it may answer the next time
@@ -145,8 +142,11 @@ def _look(job: Job, store: Store, watch: Watch, left: threading.Event) -> None:
             else:
                 gone_at = 0.0
                 if found.seen_at != seen:
-                    seen, seen_at = found.seen_at, time.monotonic()
-        if time.monotonic() - seen_at > drivers.STALE_SECONDS:
+                    seen, unseen, looked_at = found.seen_at, 0.0, time.monotonic()
+        # One turn counts a third at most: this process may have stood still in it, as after Ctrl-Z, and its driver too.
+        turn, looked_at = time.monotonic() - looked_at, time.monotonic()
+        unseen += min(turn, drivers.STALE_SECONDS / 3)
+        if unseen > drivers.STALE_SECONDS:
             watch.reason = f"on {platform.node()}: the driver was not seen in the store for a minute"
         if watch.reason:
             return

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,27 @@ def test_a_unit_that_cannot_be_interrupted_is_recorded_and_its_process_leaves(st
     # Who starts it again in the same run finds that it failed; the next run tries it.
     again = work.perform(job(store, train(), driver=None))
     assert again.state == "failed" and again.error == f"LimitError: {said} of being interrupted"
+
+
+def test_a_look_during_which_all_stood_still_counts_as_a_part_of_the_drivers_silence(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(store)
+    looks, find = [], drivers.find
+
+    def stood_still(*given: Any) -> Any:  # as after a Ctrl-Z that came while the file was being read
+        looks.append(10 * drivers.STALE_SECONDS)
+        return find(*given)
+
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + sum(looks), sleep=time.sleep)
+    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(drivers, "find", stood_still)
+    with watching(job(store), store) as found:
+        deadline = time.monotonic() + SECONDS
+        while not found.asked() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert found.reason.endswith("the driver was not seen in the store for a minute")
+    assert len(looks) == 4  # the first saw it, the others were a third each
 
 
 STANDS_STILL = """
