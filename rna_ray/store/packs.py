@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 
 from rna_ray.store import layout, weights
 from rna_ray.store.parquet import Store
-from rna_ray.store.records import SCHEMAS
+from rna_ray.store.records import EXAMPLE, SCHEMAS
 
 LOOSE = 100
 """Fewer files than this are as quick to read as a pack of them."""
@@ -34,6 +36,7 @@ ROWS = 1 << 20
 LEFT_SECONDS = 3600.0
 """What nothing refers to is removed only after an hour: before, someone may be reading it, or about to refer to it."""
 _AT_ONCE = 256
+_CELL = "cell"
 
 Report = Callable[[int, int], None]
 Copied = Mapping[str, tuple[int, int]]
@@ -135,10 +138,9 @@ def compact(store: Store, report: Report = lambda done, total: None) -> list[Pac
     of = {view: [pack for pack in packs if pack.view == view and pack not in gone] for view in SCHEMAS}
     asked = {view: work for view in SCHEMAS if (work := _asked(store, view, of[view]))}
     total, done, found = sum(len(copied) for copied, _ in asked.values()), 0, []
-    order = _order(store) if asked else {}
+    cells = _cells(store) if asked else {}
     for view, (copied, replaced) in asked.items():
-        stems = sorted(copied, key=lambda stem: (order.get(layout.unit_of(stem), len(order)), stem))
-        found.append(_pack(store, view, copied, stems, lambda files, before=done: report(before + files, total)))
+        found.append(_pack(store, view, copied, cells, lambda files, before=done: report(before + files, total)))
         done += len(copied)
         retire(store, replaced)
     return found
@@ -154,22 +156,28 @@ def _asked(store: Store, view: str, packs: list[Pack]) -> tuple[Copied, list[Pac
     return (loose, []) if len(packs) + 1 < PACKS else (there, packs)
 
 
-def _order(store: Store) -> dict[str, int]:
-    """Return the place of each planned unit: those of a cell of a table together, as rows are grouped faster then."""
-    by = ("sweep", "variant", "attack", "knowledge", "position")
-    plans = store.read("plans", whole=True).select([*by, "unit_id"]).sort_by([(name, "ascending") for name in by])
-    units = dict.fromkeys(plans["unit_id"].to_pylist())
-    return {unit_id: place for place, unit_id in enumerate(units)}
+def _cells(store: Store) -> dict[str, tuple[int, int]]:
+    """Return the cell of a table that each planned unit belongs to, by its number, and its place in it."""
+    by = ("sweep", "variant", "attack", "knowledge")
+    order = [(name, "ascending") for name in (*by, "position")]
+    plans = store.read("plans", whole=True).select([*by, "position", "unit_id"]).sort_by(order).to_pylist()
+    found: dict[str, tuple[int, int]] = {}
+    for cell, (_, planned) in enumerate(itertools.groupby(plans, key=operator.itemgetter(*by))):
+        for place, unit in enumerate(planned):
+            found.setdefault(unit["unit_id"], (cell, place))
+    return found
 
 
-def _pack(store: Store, view: str, copied: Copied, stems: list[str], report: Callable[[int], None]) -> Packed:
+def _pack(
+    store: Store, view: str, copied: Copied, cells: Mapping[str, tuple[int, int]], report: Callable[[int], None]
+) -> Packed:
     pack = Pack(view=view, digest=_digest(copied), copied=copied, sha256="")
     with store.files.appearing(pack.rows) as stream:
         sink = _Hashed(stream)
         with pq.ParquetWriter(
             pa.PythonFile(sink, "w"), SCHEMAS[view], compression="zstd", write_page_checksum=True
         ) as writer:  # fmt: skip
-            for rows in _groups(store, view, stems, report):
+            for rows in _groups(store, view, copied, cells, report):
                 writer.write_table(rows, row_group_size=ROWS)
         size = stream.tell()
     facts = {"sha256": sink.sha256.hexdigest(), "files": copied}
@@ -181,20 +189,31 @@ def _pack(store: Store, view: str, copied: Copied, stems: list[str], report: Cal
     return Packed(view=view, files=len(copied), bytes=size)
 
 
-def _groups(store: Store, view: str, stems: list[str], report: Callable[[int], None]) -> Iterator[pa.Table]:
-    """Yield the rows of files, in their order, together where they are few."""
-    held, rows = [SCHEMAS[view].empty_table()], 0
-    for at in range(0, len(stems), _AT_ONCE):
-        for table in store.files.each(lambda stem: store.read_file(view, stem), stems[at : at + _AT_ONCE]):
+def _groups(
+    store: Store, view: str, copied: Copied, cells: Mapping[str, tuple[int, int]], report: Callable[[int], None]
+) -> Iterator[pa.Table]:
+    """Yield the rows of files, together where they are few; those of a cell one after another, image by image.
+
+    Questions group them so, and are faster where the rows of a group are neighbours.
+    """
+    unplanned = len(cells), 0
+    order = sorted((cells.get(layout.unit_of(stem), unplanned), stem) for stem in copied)
+    by = [(_CELL, "ascending"), *((name, "ascending") for name in SCHEMAS[view].names if name == EXAMPLE.name)]
+    held, rows = [], 0
+    for at in range(0, len(order), _AT_ONCE):
+        some = order[at : at + _AT_ONCE]
+        tables = store.files.each(lambda one: store.read_file(view, one[1]), some)
+        for ((cell, _), _), table in zip(some, tables, strict=True):
             if rows and rows + len(table) > ROWS:
-                yield pa.concat_tables(held)
+                yield pa.concat_tables(held).sort_by(by).drop_columns(_CELL)
                 held, rows = [], 0
-            held.append(table)
+            held.append(table.append_column(_CELL, pa.repeat(cell, len(table))))
             rows += len(table)
-        held = [pa.concat_tables(held).combine_chunks()]  # a table of one row takes as much as one of hundreds
-        report(min(len(stems), at + _AT_ONCE))
+        if held:  # a table of one row takes as much as one of hundreds
+            held = [pa.concat_tables(held).combine_chunks()]
+        report(min(len(order), at + _AT_ONCE))
     if rows:
-        yield pa.concat_tables(held)
+        yield pa.concat_tables(held).sort_by(by).drop_columns(_CELL)
 
 
 class _Hashed:

@@ -76,6 +76,26 @@ def test_conditions_on_ids_hold_in_files_and_in_packs(filled: Store, condition: 
         packs.compact(filled)
 
 
+def test_rows_of_a_cell_lie_together_image_by_image(
+    filled: Store, rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "ROWS", 9)
+    planned = {"u3": "a", "u0": "b", "u4": "b", "u1": "c"}  # and u2 in no plan
+    filled.put_plan("s", rows(
+        "plans", 4, sweep="s", kind="evaluate", unit_id=list(planned), variant=list(planned.values()),
+        position=[0, 5, 1, 9],
+    ))  # fmt: skip
+    before = answers(filled)
+    packs.compact(filled)
+    (pack,) = (pack for pack in packs.known(filled) if pack.view == "examples")
+    packed = pq.read_table(Path(filled.uri, pack.rows)).select(["unit_id", "example"]).to_pylist()
+    of_b = [(unit, at) for at in range(3) for unit in ("u4", "u0")]
+    of_others = {unit: [(unit, at) for at in range(3)] for unit in ("u3", "u1", "u2")}
+    expected = [*of_others["u3"], *of_b, *of_others["u1"], *of_others["u2"]]
+    assert [tuple(row.values()) for row in packed] == expected
+    assert answers(filled) == before
+
+
 @pytest.mark.parametrize("how", ["discarded", "done again", "touched", "taken away"])
 def test_a_pack_counts_no_more_once_a_file_of_it_is_not_what_it_was(filled: Store, evaluated, how: str) -> None:
     packs.compact(filled)
