@@ -35,6 +35,13 @@ log = logging.getLogger(__name__)
 NETWORKS_KEPT = 4
 COMPILES = 32
 """More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
+_AVX2_BLOCK = 8
+"""How many channels oneDNN takes at a time where the processor has AVX2, but not AVX-512."""
+COMPILES_KEPT = NETWORKS_KEPT * COMPILES
+"""The most graphs that a process keeps."""
+
+_forgotten = 0
+"""How many graphs this process has made that it keeps no more."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -229,7 +236,7 @@ def compiles(job: Job, role: Mapping[str, Any], network: Mapping[str, Any]) -> b
 
 
 def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
-    """Return the network, compiled where that is asked for and there is a compiler."""
+    """Return the network, compiled where that is asked for, and there is a compiler and nothing that it would break."""
     if not asked:
         return network
     needed = ["g++", "clang++", "c++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
@@ -237,9 +244,33 @@ def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
     if not any(shutil.which(compiler) for compiler in needed) or not python_h.is_file():
         log.warning("compile: it takes one of %s and %s, so the network runs uncompiled", ", ".join(needed), python_h)
         return network
-    # A process does many units: graphs of the last one's layers must not count towards this one's limit, beyond which
-    # torch would go on uncompiled without a word.
-    torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = COMPILES
+    if device.type == "cpu" and _overruns(network):
+        log.warning(
+            "compile: a 1x1 convolution with a stride and fewer than %d channels overruns its memory on this processor "
+            "(oneDNN issue 6035), so the network runs uncompiled", _AVX2_BLOCK,
+        )  # fmt: skip
+        return network
+    # A process does many units, and a graph serves all networks of an architecture. Those kept count towards a limit,
+    # beyond which torch would go on uncompiled without a word: all go before one more network could reach it.
+    global _forgotten
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    if made - _forgotten > COMPILES_KEPT - COMPILES:
+        torch.compiler.reset()
+        _forgotten = made
+    torch._dynamo.config.recompile_limit = COMPILES_KEPT
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(network, dynamic=False)
+
+
+def _overruns(network: Network) -> bool:
+    """Return whether a compiled network would write beyond its memory, and take wrong gradients, on this processor.
+
+    oneDNN does so for the gradient of such a convolution's weights where the channels come last, as the compiler has
+    them, and there is no AVX-512.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and any(
+        isinstance(module, torch.nn.Conv2d)
+        and module.in_channels // module.groups < _AVX2_BLOCK
+        and module.kernel_size == (1, 1) and module.stride != (1, 1)
+        for module in network.modules()
+    )  # fmt: skip

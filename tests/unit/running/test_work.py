@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import os
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.catalog import find
 from rna_ray.errors import CheckpointError, DataError, StoreError
+from rna_ray.networks import paths
+from rna_ray.randomness import Randomness
 from rna_ray.running import inputs, work
 from rna_ray.running.tasks import Code, Done, Job
 from rna_ray.running.work import perform
@@ -33,12 +36,12 @@ PGD = {"name": "pgd", **find("pgd").settings({"steps": 1, "eps_255": 25.5, "step
 Perform = Callable[..., Done]
 
 
-def train(norm: str = "BN+IN", compile: bool = False, **training: Any) -> Unit:
+def train(norm: str = "BN+IN", compile: bool = False, width: int = 4, **training: Any) -> Unit:
     objective = training.get("objective", "blackbox")
     return units.train(
         {
             "data": {"name": "digits", "digest": DIGEST, "train_examples": 64, "held_out": 32},
-            "network": {"name": "resnet8", "width": 4, "norm": norm, "layer_based": False, "paths": "example"},
+            "network": {"name": "resnet8", "width": width, "norm": norm, "layer_based": False, "paths": "example"},
             "training": {
                 "objective": objective,
                 "epochs": 2,
@@ -417,6 +420,24 @@ def test_compiling_falls_back_where_there_is_no_compiler(
     assert inputs.compiled(network, False, torch.device("cuda")) is network and not caplog.text
 
 
+@pytest.mark.parametrize(
+    ("width", "capability", "compiles"), [(4, "AVX2", False), (8, "AVX2", True), (4, "AVX512", True)]
+)
+def test_what_would_overrun_its_memory_is_not_compiled(
+    width: int, capability: str, compiles: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = inputs.built(train(width=width).settings, "unit")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch, "compile", lambda network, **options: "compiled")
+    monkeypatch.setattr(inputs.shutil, "which", lambda name: name)
+    monkeypatch.setattr(inputs.Path, "is_file", lambda path: True)  # Python.h
+    found = inputs.compiled(network, True, torch.device("cpu"))
+    assert found == ("compiled" if compiles else network) and ("oneDNN issue 6035" in caplog.text) is not compiles
+    caplog.clear()
+    inputs.compiled(network, True, torch.device("cuda"))
+    assert "oneDNN" not in caplog.text
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "multiplies_bf16", lambda: native)
@@ -437,8 +458,41 @@ def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, mon
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_networks_of_an_architecture_share_their_graphs_until_these_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiler))
+
+    def made(norm: str, seed: int) -> int:
+        """Return how many graphs the passes of one more network took, which is gone after them."""
+        before, settings = len(graphs), train(norm, width=8).settings
+        network = inputs.built(settings, f"u{seed}").requires_grad_(False)
+        forward, x = inputs.compiled(network, True, torch.device("cpu")), torch.rand(4, 1, 8, 8)
+        path = network.paths.draw(Randomness("u"), "path", torch.arange(4), step=seed)
+        for mode in ("eval", "train_frozen"):
+            with paths.mode(network, mode), paths.following(network, path):
+                torch.testing.assert_close(forward(x), network(x), rtol=1e-4, atol=1e-5)
+        return len(graphs) - before
+
+    torch.compiler.reset()
+    assert [made("BN+IN", 0), made("BN+IN", 1), made("BN+LN", 0), made("BN+LN", 1)] == [2, 0, 2, 0]
+    assert made("BN+IN", 2) == 0
+    monkeypatch.setattr(inputs, "COMPILES_KEPT", inputs.COMPILES)
+    assert [made("BN+IN", 3), made("BN+IN", 4)] == [2, 2]
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_a_long_unit_on_a_cpu_is_compiled_and_gives_the_same(tmp_path: Path) -> None:
-    unit, rows = train(compile=True), {}
+    unit, rows = train(compile=True, width=8), {}
     for name, macs in (("short", 0), ("long", 4 * cost.COMPILED_MACS)):
         store = open_store(tmp_path / name)
         job = Job(
