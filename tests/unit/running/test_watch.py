@@ -117,14 +117,25 @@ def test_a_driver_that_was_just_seen_is_not_looked_for_again(store: Store, monke
     assert work.perform(job(store, train(objective="natural", epochs=1))).state == "done"
 
 
-def test_a_training_is_stopped_by_its_driver_and_goes_on_in_the_next_run(store: Store, tmp_path: Path) -> None:
-    unit = train(epochs=40)
+def test_a_training_is_stopped_by_its_driver_and_goes_on_in_the_next_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit, find, seen = train(epochs=40), drivers.find, threading.Event()
     left_behind(store)
+
+    def looked(*given: Any) -> Any:
+        found = find(*given)
+        if found is not None and found.state == "stopping":
+            seen.set()
+        return found
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             left_behind(store, state="stopping")
-            time.sleep(0.2)  # to be looked at
+            assert seen.wait(SECONDS)
+            time.sleep(0.2)  # for what was seen to be taken note of
+
+    monkeypatch.setattr(drivers, "find", looked)
 
     done = work.perform(job(store, unit), stop)
     assert (done.state, done.error) == ("stopped", "the run is stopping")
