@@ -4,11 +4,11 @@ BIN := .venv/bin
 STORE ?= rna-store
 # More options of `rna-ray run`, such as ARGS="--set data.name=mnist --set data.root=FOLDER".
 ARGS ?=
-EVERY_CORE := -n auto --dist loadfile
+EVERY_CORE := -n auto --dist worksteal
 # Where Python may not keep what it compiled, every process, and each of Ray's workers, compiles torch and ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install quickstart test unit browser chaos bench bench-gpu profile lint reference clean
+.PHONY: install quickstart test unit browser chaos bench bench-test bench-gpu profile lint reference clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,7 +22,7 @@ quickstart: .venv/installed  ## train and attack six small networks on real digi
 	$(BIN)/rna-ray run sweeps/quickstart.yaml --store $(STORE) $(ARGS)
 	$(BIN)/rna-ray table quickstart --store $(STORE)
 
-test: unit  ## the whole test suite
+test: unit  ## the whole test suite, but for that of the benchmarks and of the report in a browser
 	$(BIN)/python -m pytest tests/unit -m slow $(EVERY_CORE)
 	$(BIN)/python -m pytest tests/integration -n 2 --dist worksteal
 
@@ -39,6 +39,9 @@ chaos: .venv/installed  ## sweeps under random kills, resumed, compared with an 
 
 bench: .venv/installed  ## every claim about speed beside its peer, some hours; ARGS="training tables --repeat 3", ARGS=--small
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-test: .venv/installed  ## whether every benchmark runs, in seconds of work each, some minutes in all
+	$(BIN)/python -m pytest tests/benchmarks $(EVERY_CORE)
 
 bench-gpu: .venv/installed  ## the training step on a GPU
 	$(BIN)/python benchmarks/bench.py gpu $(ARGS)

@@ -50,20 +50,24 @@ def test_sides_take_turns_and_the_ratio_says_how_many_times_as_good_ours_is() ->
     assert reached == [True, False, True, False, True]
 
 
-QUICK = ("training", "evaluation", "autoattack", "nothing", "resume", "tables", "sweeps")
-"""All but `compiling`, which takes minutes, `gpu`, and what is tested by itself."""
 ROWS = {
-    "training step", "PGD-5 under eot-10", "PGD-5 under fixed",
-    "natural answers", "AutoAttack standard", "252 units that do nothing",
-    "252 units that do nothing: memory of the driver", "20 Tune trials that do nothing", "plan of about 500 units",
-    "resuming a sweep of 253 units", "1", "100", "sweep of 3 trials", "sweep of 3 trials: wall time",
-    "sweep of 3 trials: seconds of its rows", "sweep of 3 trials: peak memory of a trial",
-    "sweep of 3 trials: peak memory of an evaluator",
+    "training": {"training step"},
+    "evaluation": {"PGD-5 under eot-10", "PGD-5 under fixed", "natural answers"},
+    "autoattack": {"AutoAttack standard"},
+    "nothing": {
+        "252 units that do nothing", "252 units that do nothing: memory of the driver", "20 Tune trials that do nothing"
+    },
+    "resume": {"plan of about 500 units", "resuming a sweep of 253 units"},
+    "tables": {"1", "100"},
+    "sweeps": {
+        "sweep of 3 trials", "sweep of 3 trials: wall time", "sweep of 3 trials: seconds of its rows",
+        "sweep of 3 trials: peak memory of a trial", "sweep of 3 trials: peak memory of an evaluator",
+    },
 }  # fmt: skip
-"""What rows are called, up to a comma."""
+"""What the rows of a benchmark are called, up to a comma: all but `compiling`, which takes minutes, `gpu`, and what is
+tested by itself."""
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)  # some processes that import torch, on whatever machine
 def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> None:
     rows = table(bench("start", "certification", "--small", "--repeat", "2", folder=tmp_path))
@@ -77,12 +81,11 @@ def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> Non
     assert all(row["value"] > 0 and row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # some forty processes that import torch, on whatever machine
-def test_every_other_benchmark_prints_its_rows_and_keeps_its_measurements(tmp_path: Path) -> None:
-    done = bench(*QUICK, "--small", "--repeat", "1", folder=tmp_path)
-    rows = table(done)
-    assert {row["row"].partition(",")[0] for row in rows} == ROWS
+@pytest.mark.timeout(1200)  # some processes that import torch, on whatever machine
+@pytest.mark.parametrize("name", ROWS)
+def test_every_other_benchmark_prints_its_rows_and_keeps_its_measurements(name: str, tmp_path: Path) -> None:
+    rows = table(bench(name, "--small", "--repeat", "1", folder=tmp_path))
+    assert {row["row"].partition(",")[0] for row in rows} == ROWS[name]
     assert all(float(row["ours, median"]) > 0 for row in rows)
     assert all(row["reached"] in ("yes", "no") for row in rows if row["goal"])
     kept = pq.read_table(tmp_path / "benchmarks.parquet").to_pylist()
@@ -92,7 +95,6 @@ def test_every_other_benchmark_prints_its_rows_and_keeps_its_measurements(tmp_pa
     assert all(row["small"] and torch.__version__.startswith(row["torch"]) for row in kept)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_profiles_say_where_the_time_of_a_step_and_of_a_sweep_goes(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "profiles.py", "--small"]
@@ -105,7 +107,6 @@ def test_profiles_say_where_the_time_of_a_step_and_of_a_sweep_goes(tmp_path: Pat
         assert seconds[name] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_its_benchmark_says_so(tmp_path: Path) -> None:
     done = bench("gpu", folder=tmp_path)
