@@ -4,10 +4,10 @@
 
 The store is made up, a file a unit in the store's layout, sealed as the store seals: 10,000 examples of 20 cells of 500
 networks, 50 variants by 10 seeds, or a million rows in files of 100, as a sweep on a CPU leaves them; packed is after
-`rna-ray compact`. The peer's file holds the same rows in the order that suits its queries best, by cell and image, and
-names variant, attack, knowledge and seed in each; its queries give the same numbers, which is an assertion here. Ours
-opens the store's views and computes the table's cells and their spread over seeds, then the differences of all variants
-to the first, without the bootstrap. It takes some 10 GB of $TMPDIR.
+`rna-ray compact`. The peer's file holds the same rows in the order of a pack, by cell and image, in which its queries
+are faster than by cell and seed, and names variant, attack, knowledge and seed in each; its queries give the same
+numbers, which is an assertion here. Ours opens the store's views and computes the table's cells and their spread over
+seeds, then the differences of all variants to the first, without the bootstrap. It takes some 10 GB of $TMPDIR.
 """
 
 from __future__ import annotations

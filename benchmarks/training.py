@@ -25,7 +25,7 @@ from rna_ray.store import open_store
 MINUTES = 10
 LR = 1e-3
 """On images of noise a high rate may diverge."""
-SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 8, "batch": 16}}
+SIZES = {False: {"width": 64, "batch": 128}, True: {"width": 64, "batch": 2}}
 
 
 def compare(repeat: int, small: bool) -> Iterator[Comparison]:

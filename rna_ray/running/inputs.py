@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 NETWORKS_KEPT = 4
 COMPILES = 32
 """More than a network needs: attack, update and answers, each with and without gradients, at a few batch sizes."""
-_AVX2_BLOCK = 8
-"""How many channels oneDNN takes at a time where the processor has AVX2, but not AVX-512."""
 COMPILES_KEPT = NETWORKS_KEPT * COMPILES
-"""The most graphs that a process keeps."""
+"""How many graphs a process may keep once it compiles one network more."""
+ONEDNN_BLOCK = 16
+"""How many channels oneDNN takes at a time, at most."""
 
 _forgotten = 0
 """How many graphs this process has made that it keeps no more."""
@@ -246,31 +246,33 @@ def compiled(network: Network, asked: bool, device: torch.device) -> Forward:
         return network
     if device.type == "cpu" and _overruns(network):
         log.warning(
-            "compile: a 1x1 convolution with a stride and fewer than %d channels overruns its memory on this processor "
-            "(oneDNN issue 6035), so the network runs uncompiled", _AVX2_BLOCK,
+            "compile: oneDNN may overrun its memory in a strided 1x1 convolution of fewer than %d channels (its issue "
+            "6035), so the network runs uncompiled", ONEDNN_BLOCK,
         )  # fmt: skip
         return network
     # A process does many units, and a graph serves all networks of an architecture. Those kept count towards a limit,
-    # beyond which torch would go on uncompiled without a word: all go before one more network could reach it.
+    # beyond which torch would go on uncompiled without a word: all go before one more network could reach it, even if
+    # those that are there already were to make as many as they may.
     global _forgotten
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     if made - _forgotten > COMPILES_KEPT - COMPILES:
         torch.compiler.reset()
         _forgotten = made
-    torch._dynamo.config.recompile_limit = COMPILES_KEPT
+    torch._dynamo.config.recompile_limit = 2 * COMPILES_KEPT
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(network, dynamic=False)
 
 
 def _overruns(network: Network) -> bool:
-    """Return whether a compiled network would write beyond its memory, and take wrong gradients, on this processor.
+    """Return whether a network, compiled on a CPU, could write beyond its memory and take wrong gradients.
 
     oneDNN does so for the gradient of such a convolution's weights where the channels come last, as the compiler has
-    them, and there is no AVX-512.
+    them: on AVX2 below 8 channels, on AVX-512 below 16 where images are large. Evaluations, which take no such
+    gradient, go the way of their network's training.
     """
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and any(
+    return any(
         isinstance(module, torch.nn.Conv2d)
-        and module.in_channels // module.groups < _AVX2_BLOCK
+        and module.in_channels // module.groups < ONEDNN_BLOCK
         and module.kernel_size == (1, 1) and module.stride != (1, 1)
         for module in network.modules()
     )  # fmt: skip

@@ -82,9 +82,10 @@ def watching(
 ) -> Iterator[Watch]:
     """Watch over what this thread does inside the block.
 
-    With `looks`, the watch says when the driver stops, leaves, or is not seen for a minute. After `limit` seconds
-    LimitError is raised out of the block, with the traceback of where it was; what does not end so within some seconds
-    is recorded as failed, with its stack, and the process leaves: `last` says that this is the process to do that.
+    With `looks`, the watch says when the driver stops, leaves, or is not seen for a minute or more. After `limit`
+    seconds LimitError is raised out of the block, with the traceback of where it was; what does not end so within some
+    seconds is recorded as failed, with its stack, and the process leaves: `last` says that this is the process to do
+    that.
     """
     watch, left, turn = Watch(), threading.Event(), threading.Lock()
     if job.driver is None:
@@ -128,6 +129,9 @@ def _look(job: Job, store: Store, watch: Watch, left: threading.Event) -> None:
     while True:
         if left.wait(LOOK_SECONDS[store.files.local]):
             return
+        # One turn counts a third at most: this process may have stood still in it, as after Ctrl-Z, and its driver too.
+        turn, looked_at = time.monotonic() - looked_at, time.monotonic()
+        unseen += min(turn, drivers.STALE_SECONDS / 3)
         try:
             found = drivers.find(store, job.driver)
         except StoreError:  # it may answer the next time
@@ -142,11 +146,8 @@ def _look(job: Job, store: Store, watch: Watch, left: threading.Event) -> None:
             else:
                 gone_at = 0.0
                 if found.seen_at != seen:
-                    seen, unseen, looked_at = found.seen_at, 0.0, time.monotonic()
-        # One turn counts a third at most: this process may have stood still in it, as after Ctrl-Z, and its driver too.
-        turn, looked_at = time.monotonic() - looked_at, time.monotonic()
-        unseen += min(turn, drivers.STALE_SECONDS / 3)
-        if unseen > drivers.STALE_SECONDS:
+                    seen, unseen = found.seen_at, 0.0
+        if unseen >= drivers.STALE_SECONDS:
             watch.reason = f"on {platform.node()}: the driver was not seen in the store for a minute"
         if watch.reason:
             return

@@ -160,11 +160,13 @@ def _cells(store: Store) -> dict[str, tuple[int, int]]:
     """Return the cell of a table that each planned unit belongs to, by its number, and its place in it."""
     by = ("sweep", "variant", "attack", "knowledge")
     order = [(name, "ascending") for name in (*by, "position")]
-    plans = store.read("plans", whole=True).select([*by, "position", "unit_id"]).sort_by(order).to_pylist()
+    plans = store.read("plans", whole=True).select([*by, "position", "unit_id"]).sort_by(order)
+    columns = [plans[name].combine_chunks().dictionary_encode().indices.to_pylist() for name in by]
+    planned = zip(plans["unit_id"].to_pylist(), zip(*columns, strict=True), strict=True)
     found: dict[str, tuple[int, int]] = {}
-    for cell, (_, planned) in enumerate(itertools.groupby(plans, key=operator.itemgetter(*by))):
-        for place, unit in enumerate(planned):
-            found.setdefault(unit["unit_id"], (cell, place))
+    for cell, (_, units) in enumerate(itertools.groupby(planned, key=operator.itemgetter(1))):
+        for place, (unit_id, _) in enumerate(units):
+            found.setdefault(unit_id, (cell, place))
     return found
 
 
@@ -192,28 +194,33 @@ def _pack(
 def _groups(
     store: Store, view: str, copied: Copied, cells: Mapping[str, tuple[int, int]], report: Callable[[int], None]
 ) -> Iterator[pa.Table]:
-    """Yield the rows of files, together where they are few; those of a cell one after another, image by image.
+    """Yield the rows of files, together where they are few; in each lot those of a cell lie image by image.
 
     Questions group them so, and are faster where the rows of a group are neighbours.
     """
     unplanned = len(cells), 0
     order = sorted((cells.get(layout.unit_of(stem), unplanned), stem) for stem in copied)
-    by = [(_CELL, "ascending"), *((name, "ascending") for name in SCHEMAS[view].names if name == EXAMPLE.name)]
     held, rows = [], 0
     for at in range(0, len(order), _AT_ONCE):
         some = order[at : at + _AT_ONCE]
         tables = store.files.each(lambda one: store.read_file(view, one[1]), some)
         for ((cell, _), _), table in zip(some, tables, strict=True):
             if rows and rows + len(table) > ROWS:
-                yield pa.concat_tables(held).sort_by(by).drop_columns(_CELL)
+                yield _by_image(held)
                 held, rows = [], 0
             held.append(table.append_column(_CELL, pa.repeat(cell, len(table))))
             rows += len(table)
-        if held:  # a table of one row takes as much as one of hundreds
-            held = [pa.concat_tables(held).combine_chunks()]
+        held = [pa.concat_tables(held).combine_chunks()]  # a table of one row takes as much as one of hundreds
         report(min(len(order), at + _AT_ONCE))
     if rows:
-        yield pa.concat_tables(held).sort_by(by).drop_columns(_CELL)
+        yield _by_image(held)
+
+
+def _by_image(held: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of tables with a column of cells, by cell and, where rows are those of images, by image."""
+    rows = pa.concat_tables(held)
+    by = [name for name in (_CELL, EXAMPLE.name) if name in rows.column_names]
+    return rows.sort_by([(name, "ascending") for name in by]).drop_columns(_CELL)
 
 
 class _Hashed:

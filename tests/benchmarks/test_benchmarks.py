@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from rna_ray.networks.precision import multiplies_bf16
+from rna_ray.sweep import cost
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -52,7 +54,10 @@ def test_sides_take_turns_and_the_ratio_says_how_many_times_as_good_ours_is() ->
 
 ROWS = {
     "training": {"training step"},
-    "evaluation": {"PGD-5 under eot-10", "PGD-5 under fixed", "natural answers"},
+    "evaluation": {
+        "PGD-5 under eot-10, 8", "PGD-5 under fixed, 16", "PGD-5 under fixed, 8", "natural answers, 16",
+        "natural answers, 8",
+    },
     "autoattack": {"AutoAttack standard"},
     "nothing": {
         "252 units that do nothing", "252 units that do nothing: memory of the driver", "20 Tune trials that do nothing"
@@ -64,8 +69,22 @@ ROWS = {
         "sweep of 3 trials: peak memory of a trial", "sweep of 3 trials: peak memory of an evaluator",
     },
 }  # fmt: skip
-"""What the rows of a benchmark are called, up to a comma: all but `compiling`, which takes minutes, `gpu`, and what is
-tested by itself."""
+"""What the rows of a benchmark are called, up to a comma, or their images: of all but `compiling`, which takes minutes,
+`gpu`, and what is tested by itself."""
+
+
+def test_every_benchmark_is_tested_but_those_that_take_minutes_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    assert ROWS.keys() | {"start", "certification", "compiling", "gpu"} == {*importlib.import_module("bench").NAMES}
+
+
+def test_long_units_are_compiled_where_short_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    evaluation = importlib.import_module("evaluation")
+    batch, many = evaluation.BATCH[False], evaluation.LONG[False]
+    _, units = evaluation.asked("fp32", batch, many, **evaluation.SIZES[False])
+    long = {of for of, job in units.items() if job.macs >= 2 * cost.COMPILED_MACS}
+    assert long == {("eot-10", batch), *many.items()} and len(units) == 5
 
 
 @pytest.mark.timeout(1200)  # some processes that import torch, on whatever machine
@@ -85,7 +104,8 @@ def test_a_table_is_printed_and_every_measurement_is_kept(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ROWS)
 def test_every_other_benchmark_prints_its_rows_and_keeps_its_measurements(name: str, tmp_path: Path) -> None:
     rows = table(bench(name, "--small", "--repeat", "1", folder=tmp_path))
-    assert {row["row"].partition(",")[0] for row in rows} == ROWS[name]
+    named = " images" if name == "evaluation" else ","
+    assert {row["row"].partition(named)[0] for row in rows} == ROWS[name]
     assert all(float(row["ours, median"]) > 0 for row in rows)
     assert all(row["reached"] in ("yes", "no") for row in rows if row["goal"])
     kept = pq.read_table(tmp_path / "benchmarks.parquet").to_pylist()

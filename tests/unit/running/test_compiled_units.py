@@ -9,7 +9,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from rna_ray.networks.precision import multiplies_bf16
@@ -26,12 +25,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's own compiler
 ]
 EXAMPLES = 200
-WIDTH = 8 if torch.backends.cpu.get_cpu_capability() == "AVX2" else 4
-"""Narrower networks are compiled where there is AVX-512 alone."""
 SWEEP = f"""\
 name: compiled
 data: {{name: digits, train_examples: 512, held_out: 100}}
-network: {{name: resnet8, width: {WIDTH}, norm: BN+IN}}
+network: {{name: resnet8, width: {inputs.ONEDNN_BLOCK}, norm: BN+IN}}
 training:
   {{objective: blackbox, epochs: 8, batch: 64, lr: 0.2, schedule: {{name: cosine}}, augment: none,
    attack: {{eps_255: 12, step_255: 6, steps: 2}}}}
