@@ -30,7 +30,7 @@ name: compiled
 data: {{name: digits, train_examples: 512, held_out: 100}}
 network: {{name: resnet8, width: {inputs.ONEDNN_BLOCK}, norm: BN+IN}}
 training:
-  {{objective: blackbox, epochs: 8, batch: 64, lr: 0.2, schedule: {{name: cosine}}, augment: none,
+  {{objective: blackbox, epochs: 4, batch: 64, lr: 0.2, schedule: {{name: cosine}}, augment: none,
    attack: {{eps_255: 12, step_255: 6, steps: 2}}}}
 compile: true
 evaluation:
