@@ -22,7 +22,7 @@ from subjects import called, cifar, folder, hardly_trained, jobs, precisions, re
 from rna_ray.running.tasks import Job
 from rna_ray.store import open_store
 
-MINUTES = 40
+MINUTES = 35
 BATCH = {False: 64, True: 8}
 LONG = {False: {"fixed": 640, "none": 2048}, True: {"fixed": 16, "none": 16}}
 """The images of an evaluation whose units are compiled, by what its attacker knows; others have one batch, as each unit
