@@ -225,9 +225,9 @@ def check_weights(store: Store, network_id: str, checkpoint: str) -> None:
 def compiles(job: Job, role: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
     """Return whether a unit compiles a network with these settings in a role, which says whether that is asked.
 
-    On a CPU only where a training, or an evaluation with all its units, is long for so many norms at a layer, and not
-    in bf16 where the processor does not multiply it: the compiler leaves the rounding of products out. Known from the
-    plan, so that no row hangs on a timing, or on which units were done before.
+    On a CPU only in a unit that is long for so many norms at a layer, and not in bf16 where the processor does not
+    multiply it: the compiler leaves the rounding of products out. Known before it starts and from the unit alone, so
+    that no row hangs on a timing, or on what other images a sweep asks for.
     """
     if job.device != "cpu" or not role["compile"]:
         return role["compile"]

@@ -37,7 +37,7 @@ class Job:
     attempt: int
     code: Code = Code()
     macs: int = 0
-    """How many multiply-adds a training was estimated at, and an evaluation with all its units: what graphs serve."""
+    """How many multiply-adds it was estimated at."""
     workers: int = 1
     """How many processes train the network together."""
     gpus: float = 0.0
@@ -80,8 +80,6 @@ class Tasks:
     where: Where
     attempts: Mapping[str, int]
     """Failed attempts so far, by unit id."""
-    together: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """The cost of all units of an evaluation, to do or not, by the digest that they share."""
     code: Code = Code()
     priorities: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """How urgent each unit is, by id."""
@@ -96,7 +94,8 @@ class Tasks:
         """Return what a status leaves to do."""
         return cls(
             units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts, code=code,
-            together=status.together, priorities=status.priorities, driver=driver,
+            priorities=status.priorities,
+            driver=driver,
         )
 
     @property
@@ -129,7 +128,7 @@ class Tasks:
             device="cuda" if share.gpu else "cpu",
             attempt=self.attempts.get(unit.id, 0) + 1,
             code=self.code,
-            macs=self.together.get(unit.settings.get("evaluation", ""), self.costs[unit.id]),
+            macs=self.costs[unit.id],
             workers=workers,
             gpus=share.gpu,
             sources={one: self.where.sources[one] for one in (*unit.needs, unit.id) if one in self.where.sources},

@@ -12,10 +12,9 @@ GPU_MACS_PER_SECOND = 5.0e12
 """The same of one GPU: an assumption of ours, not yet measured."""
 
 COMPILED_MACS = 10**13
-"""From so many multiply-adds on, for each norm at a layer, a network is compiled on a CPU for its training, or for all
-units of an evaluation, which few processes share: several times what pays for its graphs, except where torch's cache
-on that machine has none of them yet, once a machine (docs/benchmarks.md). The time that graphs take grows with the
-norms that they hold."""
+"""From so many multiply-adds on, for each norm at a layer, a unit's network is compiled on a CPU: several times what
+pays for its graphs, except where torch's cache on that machine has none of them yet, once a machine
+(docs/benchmarks.md). The time that graphs take grows with the norms that they hold."""
 
 ASSUMED = "resnet18"
 """Whose multiply-adds are taken for an imported network's, which only torch could count."""

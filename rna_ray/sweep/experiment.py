@@ -40,9 +40,8 @@ class Experiment(Section):
     """The standard deviation of the Gaussian noise that the defence adds to what it answers, in 255ths (STN)."""
     compile: bool = False
     """Whether a network of several paths is compiled, where each example follows its own and there is a compiler: on a
-    GPU always, on a CPU for a training, or an evaluation of however many units, of 10,000,000,000,000 multiply-adds
-    and more for each norm of its space, in bf16 where it multiplies that, but never a network with a strided 1x1
-    convolution of fewer than 16 channels."""
+    GPU always, on a CPU in units of 10,000,000,000,000 multiply-adds and more for each norm of its space, in bf16
+    where it multiplies that, but never a network with a strided 1x1 convolution of fewer than 16 channels."""
     priority: int = uncounted(0)
     """How urgent the network's units are: the higher the earlier, trainings before what needs them."""
 

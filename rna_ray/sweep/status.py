@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -48,15 +47,6 @@ class Status:
     def to_do(self) -> tuple[Unit, ...]:
         """The units that a run would do, the most urgent first, trains before what needs them."""
         return priorities.ordered(self.ready + self.waiting, self.priorities)
-
-    @property
-    def together(self) -> dict[str, int]:
-        """The estimated multiply-adds of all units that share an evaluation, done or not, by its digest."""
-        found: collections.Counter[str] = collections.Counter()
-        for unit in itertools.chain.from_iterable(getattr(self, place) for place in PLACES):
-            if "evaluation" in unit.settings:
-                found[unit.settings["evaluation"]] += self.costs[unit.id]
-        return dict(found)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of units of each kind in each place: {"train": {"done": 2, …}, "evaluate": {…}}."""

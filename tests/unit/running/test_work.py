@@ -23,13 +23,11 @@ from rna_ray.errors import CheckpointError, DataError, StoreError
 from rna_ray.networks import paths
 from rna_ray.randomness import Randomness
 from rna_ray.running import inputs, work
-from rna_ray.running.tasks import Code, Done, Job, Tasks
+from rna_ray.running.tasks import Code, Done, Job
 from rna_ray.running.work import perform
 from rna_ray.store import Store, layout, open_store
 from rna_ray.store.records import SCHEMAS
 from rna_ray.sweep import cost, units
-from rna_ray.sweep.plan import Where
-from rna_ray.sweep.sections import Pool, TrainShare
 from rna_ray.sweep.units import Unit
 from rna_ray.training.checkpoint import Checkpoints
 
@@ -458,16 +456,6 @@ def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, mon
     assert not inputs.compiles(long, asked, three)
     assert inputs.compiles(dataclasses.replace(long, macs=3 * cost.COMPILED_MACS), asked, three) is native
     assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked, three)
-
-
-def test_whether_a_network_is_compiled_hangs_on_all_units_of_an_evaluation_and_not_on_what_is_left() -> None:
-    network = train()
-    shards = [evaluation(network, (at, at + 10)) for at in (0, 10)]
-    costs = {unit.id: 7 for unit in (network, *shards)}
-    shared = {shards[0].settings["evaluation"]: 14}
-    where = Where(roots={"digits": None}, download=False, train=TrainShare(), evaluate=Pool())
-    tasks = Tasks(units=(network, shards[1]), costs=costs, together=shared, store="", where=where, attempts={})
-    assert [tasks.job(unit).macs for unit in tasks.units] == [7, 14]
 
 
 @pytest.mark.slow

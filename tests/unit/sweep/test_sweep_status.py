@@ -60,18 +60,6 @@ def test_what_failed_is_tried_again_as_retry_says(planned: Planned, retry: str, 
     assert all(unit.needs == (first.id,) for unit in status.blocked)
 
 
-def test_an_evaluation_costs_what_all_its_units_do_whichever_are_done(planned: Planned) -> None:
-    plan = planned(TWO)
-    of = [unit for unit in plan.units if unit.kind == "evaluate"]
-    nothing, some = subtract(plan, set(), {}), subtract(plan, {unit.id for unit in plan.units[:3]}, {of[-1].id: 9})
-    assert nothing.together == some.together
-    assert nothing.together == {
-        digest: sum(plan.costs[unit.id] for unit in of if unit.settings["evaluation"] == digest)
-        for digest in {unit.settings["evaluation"] for unit in of}
-    }
-    assert 0 < len(nothing.together) < len(of)
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=st.data(), retry=st.sampled_from(["failed", "all", "none"]))
 def test_each_unit_stands_in_one_place(planned: Planned, data: st.DataObject, retry: str) -> None:
