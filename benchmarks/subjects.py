@@ -94,10 +94,10 @@ def long(job: Job) -> Job:
 
 def called(job: Job) -> str:
     """Return what a job's side is called: its precision, and whether its network is compiled."""
-    from rna_ray.running import inputs  # here: who only plans should not wait for torch
+    from rna_ray.running import compiling  # here: who only plans should not wait for torch
 
     settings = job.unit.settings
-    compiled = inputs.compiles(job, settings, {"norm": NORM})
+    compiled = compiling.compiles(job, settings, {"norm": NORM})
     return f"rna-ray, {settings['precision']}, {'compiled' if compiled else 'eager'}"
 
 

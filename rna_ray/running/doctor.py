@@ -101,7 +101,7 @@ def _compiler() -> str:
     import torch
 
     from rna_ray.networks.precision import multiplies_bf16
-    from rna_ray.running.inputs import compiled
+    from rna_ray.running.compiling import compiled
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layer = torch.nn.Linear(4, 4).to(device)

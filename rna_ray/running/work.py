@@ -26,7 +26,7 @@ from rna_ray.evaluation.knowledge import Knowledge
 from rna_ray.networks import imported, source
 from rna_ray.networks.build import Network
 from rna_ray.probes.probe import probe
-from rna_ray.running import inputs, memory, spawn
+from rna_ray.running import compiling, inputs, memory, spawn
 from rna_ray.running.faults import outside
 from rna_ray.running.provenance import Started, provenance
 from rna_ray.running.tasks import TOGETHER_SECONDS, Done, Job
@@ -174,7 +174,7 @@ def _try_training(job: Job, batch: int) -> None:
     settings, device = _with_batch(job.unit.settings, batch), torch.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings, settings["network"]), device)
+    forward = compiling.compiled(network, compiling.compiles(job, settings, settings["network"]), device)
     try_batch(settings, network, train, held_out, device=device, forward=forward, count=job.workers)
 
 
@@ -275,7 +275,7 @@ def _train_as(job: Job, workers: Workers, report: Report, watch: Watch) -> None:
     store, device = open_store(job.store), workers.device(job.device)
     train, held_out = inputs.training_images(settings["data"], job)
     network = inputs.initial(job).to(device)
-    forward = inputs.compiled(network, inputs.compiles(job, settings, settings["network"]), device)
+    forward = compiling.compiled(network, compiling.compiles(job, settings, settings["network"]), device)
     checkpoints = Checkpoints(store, job.unit.id, job.code.commit)
     try:
         fitted = fit(
@@ -513,7 +513,7 @@ def _subject(job: Job, role: Mapping[str, Any]) -> tuple[Network, Forward, str]:
     """
     lies, trial = job.sources.get(role["id"]), inputs.trial(open_store(job.store), role["id"])
     sha256 = trial[f"{role['checkpoint']}_sha256"]
-    compile = inputs.compiles(job, role, json.loads(trial["settings"])["network"])
+    compile = compiling.compiles(job, role, json.loads(trial["settings"])["network"])
     with source.importing(lies.root) if lies and lies.root is not None else contextlib.nullcontext():
         one = (job.store, role["id"], role["checkpoint"], sha256, job.device, compile, lies)
         return *inputs.trained(*one), sha256

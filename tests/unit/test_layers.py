@@ -55,9 +55,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "optuna": ("rna_ray.running.rounds",),
     "torch": (
         "rna_ray.randomness", "rna_ray.networks", "rna_ray.attacks", "rna_ray.evaluation", "rna_ray.probes",
-        "rna_ray.training", "rna_ray.running.doctor", "rna_ray.running.inline", "rna_ray.running.inputs",
-        "rna_ray.running.memory", "rna_ray.running.provenance",
-        "rna_ray.running.work",
+        "rna_ray.training", "rna_ray.running.compiling", "rna_ray.running.doctor", "rna_ray.running.inline",
+        "rna_ray.running.inputs", "rna_ray.running.memory", "rna_ray.running.provenance", "rna_ray.running.work",
     ),
     "duckdb": ("rna_ray.store.views", "rna_ray.analysis"),
     "matplotlib": ("rna_ray.analysis.figures",),

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from rna_ray.networks.precision import multiplies_bf16
-from rna_ray.running import inputs
+from rna_ray.running import compiling
 from rna_ray.running.run import run
 from rna_ray.store import Store, open_store
 from rna_ray.sweep.plan import plan
@@ -28,7 +28,7 @@ EXAMPLES = 200
 SWEEP = f"""\
 name: compiled
 data: {{name: digits, train_examples: 512, held_out: 100}}
-network: {{name: resnet8, width: {inputs.ONEDNN_BLOCK}, norm: BN+IN}}
+network: {{name: resnet8, width: {compiling.ONEDNN_BLOCK}, norm: BN+IN}}
 training:
   {{objective: blackbox, epochs: 4, batch: 64, lr: 0.2, schedule: {{name: cosine}}, augment: none,
    attack: {{eps_255: 12, step_255: 6, steps: 2}}}}
@@ -55,7 +55,7 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             ignored = shutil.ignore_patterns("examples", "evaluations", "certificates", "certifications")
             shutil.copytree(folder / "eager", folder / name, ignore=ignored)
         store = open_store(folder / name)
-        with mock.patch.object(inputs, "compiles", lambda *given, name=name: name != "eager"):
+        with mock.patch.object(compiling, "compiles", lambda *given, name=name: name != "eager"):
             ended = run(planned, store, address="inline", console=Console(quiet=True))
         assert not ended.failures
         rows = [*store.read("evaluations").to_pylist(), *store.read("certifications").to_pylist()]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import functools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +17,12 @@ import torch
 from rna_ray import data
 from rna_ray.attacks.catalog import find
 from rna_ray.errors import CheckpointError, DataError, StoreError
-from rna_ray.networks import paths
-from rna_ray.randomness import Randomness
 from rna_ray.running import inputs, work
 from rna_ray.running.tasks import Code, Done, Job
 from rna_ray.running.work import perform
 from rna_ray.store import Store, layout, open_store
 from rna_ray.store.records import SCHEMAS
-from rna_ray.sweep import cost, units
+from rna_ray.sweep import units
 from rna_ray.sweep.units import Unit
 from rna_ray.training.checkpoint import Checkpoints
 
@@ -411,113 +406,6 @@ def test_a_network_is_loaded_once_for_its_units(do: Perform, monkeypatch: pytest
     info = inputs.trained.cache_info()
     assert (info.misses, info.hits) == (1, 2)
     assert do(evaluation(network, checkpoint="best")).state == "done" and inputs.trained.cache_info().misses == 2
-
-
-def test_compiling_falls_back_where_there_is_no_compiler(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    network = inputs.built(train().settings, "unit")
-    monkeypatch.setattr(inputs.shutil, "which", lambda name: None)
-    assert inputs.compiled(network, True, torch.device("cuda")) is network
-    assert "compile: it takes one of gcc, clang, cc and " in caplog.text
-    assert "Python.h, so the network runs uncompiled" in caplog.text
-    caplog.clear()
-    assert inputs.compiled(network, True, torch.device("cpu")) is network  # where torch compiles C++
-    assert "compile: it takes one of g++, clang++, c++ and " in caplog.text
-    caplog.clear()
-    assert inputs.compiled(network, False, torch.device("cuda")) is network and not caplog.text
-
-
-@pytest.mark.parametrize("width", [4, 8, 16])
-def test_what_would_overrun_its_memory_is_not_compiled(
-    width: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    network = inputs.built(train(width=width).settings, "unit")
-    monkeypatch.setattr(torch, "compile", lambda network, **options: "compiled")
-    monkeypatch.setattr(inputs.shutil, "which", lambda name: name)
-    monkeypatch.setattr(inputs.Path, "is_file", lambda path: True)  # Python.h
-    found = inputs.compiled(network, True, torch.device("cpu"))
-    assert (found, "its issue 6035" in caplog.text) == ((network, True) if width < 16 else ("compiled", False))
-    assert inputs.compiled(network, True, torch.device("cuda")) == "compiled"
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_on_a_cpu_only_long_units_are_compiled_and_no_rounding(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "multiplies_bf16", lambda: native)
-    asked = {"compile": True, "precision": "bf16"}
-    short = Job(unit=train(), store="", root=None, download=False, threads=1, device="cpu", attempt=1)
-    long, two = dataclasses.replace(short, macs=2 * cost.COMPILED_MACS), {"norm": "BN+IN"}
-    assert inputs.compiles(long, asked, two) is native
-    assert inputs.compiles(long, asked | {"precision": "fp32"}, two)
-    assert inputs.compiles(long, asked, {"import": "nets:Net"}) is native
-    assert not inputs.compiles(short, asked, two)
-    assert not inputs.compiles(long, asked | {"compile": False}, two)
-    three = {"norm": "BN+IN+LN"}
-    assert not inputs.compiles(long, asked, three)
-    assert inputs.compiles(dataclasses.replace(long, macs=3 * cost.COMPILED_MACS), asked, three) is native
-    assert inputs.compiles(dataclasses.replace(short, device="cuda"), asked, three)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-def test_networks_of_an_architecture_share_their_graphs_until_these_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    graphs: list[torch.fx.GraphModule] = []
-
-    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiler))
-
-    def made(norm: str, seed: int) -> int:
-        """Return how many graphs the passes of one more network took, which is gone after them."""
-        before, settings = len(graphs), train(norm, width=inputs.ONEDNN_BLOCK).settings
-        network = inputs.built(settings, f"u{seed}").requires_grad_(False)
-        forward, x = inputs.compiled(network, True, torch.device("cpu")), torch.rand(4, 1, 8, 8)
-        path = network.paths.draw(Randomness("u"), "path", torch.arange(4), step=seed)
-        for mode in ("eval", "train_frozen"):
-            with paths.mode(network, mode), paths.following(network, path):
-                torch.testing.assert_close(forward(x), network(x), rtol=1e-4, atol=1e-5)
-        return len(graphs) - before
-
-    torch.compiler.reset()
-    monkeypatch.setattr(inputs, "_forgotten", torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert [made("BN+IN", 0), made("BN+IN", 1), made("BN+LN", 0), made("BN+LN", 1)] == [2, 0, 2, 0]
-    assert made("BN+IN", 2) == 0
-    monkeypatch.setattr(inputs, "COMPILES_KEPT", inputs.COMPILES)
-    assert [made("BN+IN", 3), made("BN+IN", 4)] == [2, 2]
-    torch.compiler.reset()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-def test_a_long_unit_on_a_cpu_is_compiled_and_gives_the_same(tmp_path: Path) -> None:
-    unit, rows = train(compile=True, width=inputs.ONEDNN_BLOCK), {}
-    for name, macs in (("short", 0), ("long", 4 * cost.COMPILED_MACS)):
-        store = open_store(tmp_path / name)
-        job = Job(
-            unit=unit, store=store.uri, root=None, download=False, threads=1, device="cpu", attempt=1, macs=macs
-        )
-        assert perform(job).state == "done"
-        (trial,) = store.read("trials").to_pylist()
-        assert trial["compiled"] is (name == "long")
-        rows[name] = store.read("epochs").select(["loss", "adversarial_loss"]).to_pylist()
-    for short, long in zip(rows["short"], rows["long"], strict=True):
-        assert long == pytest.approx(short, rel=1e-3)
-
-
-def test_compiling_falls_back_where_there_is_no_python_h(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    network = inputs.built(train().settings, "unit")
-    monkeypatch.setattr(inputs.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(inputs.sysconfig, "get_path", lambda name: str(tmp_path))
-    assert inputs.compiled(network, True, torch.device("cuda")) is network
-    assert f"cc and {tmp_path}/Python.h, so the network runs uncompiled" in caplog.text
 
 
 def test_images_that_are_not_those_of_the_plan_are_refused(do: Perform, store: Store) -> None:
