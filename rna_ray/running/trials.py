@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from rna_ray.running.races import Races
 
 
-def _trial(config: dict[str, Any]) -> dict[str, Any]:
+def _trial(config: dict[str, Any]) -> None:
     """Do one training unit as a Tune trial; metrics only, its checkpoints are its own."""
     node = {"node": ray.get_runtime_context().get_node_id(), "unit": config["job"].unit.id}
     tune.report(node)
     from rna_ray.running.work import perform  # here: the driver, which does none, should not wait for torch
 
     done = perform(config["job"], lambda row: tune.report({**node, "row": row}))
-    return {"ended": done}
+    tune.report({"ended": done, "done": True})  # where this were returned, Tune would ask once more whether that is all
 
 
 def train(
@@ -57,13 +57,14 @@ def _fit(
     tasks: Tasks, units: list[Unit], pool: Pool, progress: Progress, stop: Stop, races: Races | None
 ) -> list[Unit]:
     """Train units, and return those that are to be started again, as their node left."""
-    share, watcher, events = tasks.share("train"), _Watcher(), _Events(tasks, pool, progress, stop, races)
+    share, watcher = tasks.share("train"), _Watcher()
+    events = _Events(tasks, units, pool, progress, stop, races)
     _EVENTS[watcher.key] = events
     folder = tempfile.mkdtemp(prefix="rna-ray-tune-")
     try:
         tuner = tune.Tuner(
             tune.with_resources(_trial, {"cpu": share.cpu, "gpu": share.gpu}),
-            param_space={"job": tune.grid_search([tasks.job(unit) for unit in units])},
+            param_space={"number": tune.grid_search([*range(len(units))])},
             tune_config=tune.TuneConfig(
                 search_alg=_Grid(watcher.key), scheduler=_Yielding(watcher.key), reuse_actors=True
             ),
@@ -85,16 +86,23 @@ def _fit(
 
 
 class _Grid(BasicVariantGenerator):
-    """Every unit once, as many at a time as there is room for just then; Tune's own limit would never change."""
+    """Every unit once, as many at a time as there is room for just then; Tune's own limit would never change.
+
+    Tune copies the whole grid for each trial, so this is one of numbers, and a trial is given its job here.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__(max_concurrent=1)
         self.key = key
 
     def next_trial(self) -> Any:
-        if self.key in _EVENTS:
-            self.max_concurrent = _EVENTS[self.key].pool.room.trials()
-        return super().next_trial()
+        events = _EVENTS.get(self.key)
+        if events is not None:
+            self.max_concurrent = events.pool.room.trials()
+        trial = super().next_trial()
+        if trial is not None and events is not None:
+            trial.config = {"job": events.tasks.job(events.units[trial.config["number"]])}
+        return trial
 
 
 class _Yielding(FIFOScheduler):
@@ -115,8 +123,11 @@ class _Yielding(FIFOScheduler):
 class _Events:
     """What Tune's events mean here. An error is kept until `fit` returns: Tune would take it for the trial's."""
 
-    def __init__(self, tasks: Tasks, pool: Pool, progress: Progress, stop: Stop, races: Races | None) -> None:
-        self.tasks, self.pool, self.progress, self.stop, self.races = tasks, pool, progress, stop, races
+    def __init__(
+        self, tasks: Tasks, units: list[Unit], pool: Pool, progress: Progress, stop: Stop, races: Races | None
+    ) -> None:
+        self.tasks, self.units, self.pool = tasks, units, pool
+        self.progress, self.stop, self.races = progress, stop, races
         self.ended = 0
         self.again: list[Unit] = []
         self.failure: Exception | None = None
