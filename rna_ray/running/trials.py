@@ -106,17 +106,22 @@ class _Grid(BasicVariantGenerator):
 
 
 class _Yielding(FIFOScheduler):
-    """Ends processes of finished trials that Tune keeps for the next ones, where that holds a place of an evaluator."""
+    """Says who gets the process of a finished trial, and ends it where it holds a place of an evaluator."""
 
     def __init__(self, key: str) -> None:
         super().__init__()
         self.key = key
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        controller = tune_controller._tune_controller  # Tune has no public way
         if self.key in _EVENTS:
             running = sum(trial.status == "RUNNING" for trial in tune_controller.get_live_trials())
             if running >= _EVENTS[self.key].pool.room.trials():
-                tune_controller._tune_controller._cleanup_cached_actors(force_all=True)  # Tune has no public way
+                controller._cleanup_cached_actors(force_all=True)
+        # Tune would give it to a trial whose own process is starting, and end that one: as long as trials are short.
+        for trial in tune_controller.get_trials():
+            if trial.status == "PENDING" and trial not in controller._trial_to_actor:
+                return trial
         return super().choose_trial_to_run(tune_controller)
 
 
