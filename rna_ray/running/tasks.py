@@ -94,8 +94,7 @@ class Tasks:
         """Return what a status leaves to do."""
         return cls(
             units=status.to_do, costs=status.costs, store=store, where=where, attempts=attempts, code=code,
-            priorities=status.priorities,
-            driver=driver,
+            priorities=status.priorities, driver=driver,
         )
 
     @property
